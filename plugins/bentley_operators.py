@@ -1,0 +1,112 @@
+"""Operators that wait in the triggerer: for the processed data, and for a whole chain."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+from bentley_tasks import note_report, run_link
+from bentley_triggers import CaughtUpTrigger, ChainTrigger
+
+
+class LogToMlflow(BaseOperator):
+    """Logs every processed batch, once `knime_processed` has taken in all of `binance_ohlcv`.
+
+    Waiting and logging are one task: a second one would cost its start on every run.
+    """
+
+    def __init__(self, *, max_wait: timedelta, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_wait = max_wait
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Log at once, or wait in the triggerer where there is something to wait for."""
+        from bentley import settings  # noqa: PLC0415 - not needed to parse a DAG
+        from bentley.stages.track import caught_up  # noqa: PLC0415
+
+        if not caught_up(settings.load()):
+            self.defer(trigger=CaughtUpTrigger(), method_name="log", timeout=self.max_wait)
+        return self.log(context)
+
+    def log(self, context: Any, event: Any = None) -> dict[str, Any]:
+        """Log what is there now."""
+        from bentley import settings  # noqa: PLC0415
+        from bentley.stages.track import track  # noqa: PLC0415
+
+        run = run_link(context["dag_run"])
+        links = {"airflow.mlflow_logging_dag": run, "airflow.url": context["ti"].log_url}
+        given = settings.load()
+        report = track(given, dag_run=run, links=links)
+        note_report(given, context["dag_run"], report)
+        return report.to_dict()
+
+
+class FollowChain(BaseOperator):
+    """Follows a pipeline run to the end of its last stage, or says why it will not get there."""
+
+    template_fields = ("pipeline_run", "sync_run_id")
+
+    def __init__(
+        self, *, pipeline_run: str, sync_run_id: str, max_wait: timedelta, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.pipeline_run = pipeline_run
+        self.sync_run_id = sync_run_id
+        self.max_wait = max_wait
+
+    def execute(self, context: Any) -> None:
+        """Hand over to the triggerer."""
+        self._wait(context)
+
+    def execute_complete(self, context: Any, event: str) -> None:
+        """End with the chain; of a stall, find the reason or go on waiting."""
+        if event == "done":
+            return
+        self._diagnose(context)
+        self._wait(context)
+
+    def _wait(self, context: Any) -> None:
+        deadline = self._deadline(context).timestamp()
+        self.defer(
+            trigger=ChainTrigger(self.pipeline_run, deadline=deadline),
+            method_name="execute_complete",
+        )
+
+    def _deadline(self, context: Any) -> datetime:
+        started: datetime = context["dag_run"].start_date
+        return started + self.max_wait
+
+    def _diagnose(self, context: Any) -> None:
+        from bentley import settings  # noqa: PLC0415 - not needed to parse a DAG
+        from bentley.stages.follow import INGEST, follow  # noqa: PLC0415
+
+        chain = follow(settings.load(), self.pipeline_run)
+        if chain.done:
+            return
+        ti = context["ti"]
+        stage = next(one for one in chain.stages if one.stage == chain.waiting_for)
+        if ti.get_dag(stage.dag_id).is_paused:
+            msg = (
+                f"{stage.dag_id} is paused, so the run can't go on; unpause it with "
+                f"`bentley airflow dags unpause {stage.dag_id}` and trigger the master again"
+            )
+            raise AirflowFailException(msg)
+        if stage.stage == INGEST:
+            failed = ti.get_dagrun_state(stage.dag_id, self.sync_run_id) == "failed"
+        else:
+            active = ti.get_dr_count(dag_id=stage.dag_id, states=["running", "queued"])
+            failed = stage.state == "failed" and not active
+        if failed:
+            msg = (
+                f"{stage.dag_id} failed: {stage.error or 'see its log'}; mend that, then trigger "
+                "the master again: what is stored already is taken up from where it stands"
+            )
+            raise AirflowFailException(msg)
+        if datetime.now(UTC) >= self._deadline(context):
+            msg = (
+                f"{stage.dag_id} has not come to its end within {self.max_wait}; look at its "
+                "running task, or for an import error, in the Airflow page"
+            )
+            raise AirflowFailException(msg)

@@ -1,0 +1,72 @@
+"""What the DAGs of the chain share: defaults, run ids, and the task that announces news."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Asset, task
+from airflow.sdk.exceptions import AirflowSkipException
+from bentley_retry import BentleyRetryPolicy
+
+DEFAULTS: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay": timedelta(seconds=20),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=5),
+    "execution_timeout": timedelta(hours=2),
+    "retry_policy": BentleyRetryPolicy(),
+}
+
+
+_LONGEST_RUN_ID = 250
+
+
+def pipeline_runs(dag_run: Any) -> list[str]:
+    """Read the id under which the master follows a run, where it started this one."""
+    from bentley.domain.errors import ConfigurationError  # noqa: PLC0415 - not needed to parse
+
+    given = (dag_run.conf or {}).get("pipeline_run")
+    if given is None:
+        return []
+    if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_RUN_ID:
+        msg = f"conf.pipeline_run {given!r} is not the id of a run (1 to 250 characters)"
+        raise ConfigurationError(msg)
+    return [given]
+
+
+def run_link(dag_run: Any) -> str:
+    """Name an Airflow run so that its page can be found from it."""
+    return f"{dag_run.dag_id}/{dag_run.run_id}"
+
+
+def note_report(settings: Any, dag_run: Any, report: Any) -> None:
+    """Put a stage's counts, its origin and its MLflow runs on the page of the Airflow run."""
+    from bentley.services.airflow_note import set_note  # noqa: PLC0415 - not needed to parse a DAG
+
+    lines = [f"origin: {report.origin} · {report.status}: {report.summary}"]
+    lines += [failure["message"] for failure in report.failures]
+    lines += [run["url"] for run in report.details.get("runs", ())]
+    set_note(settings, dag_run.dag_id, dag_run.run_id, "\n\n".join(lines))
+
+
+def announcer(asset: Asset, consumer: str) -> Any:
+    """Make the task that emits `asset` while the ledger holds batches for `consumer`.
+
+    It asks the ledger and not the task before it: news of a run that died in between, or of a
+    command beside Airflow, is announced all the same.
+    """
+
+    @task(task_id="announce", outlets=[asset])
+    def announce(*, outlet_events: Any = None) -> dict[str, Any]:
+        from bentley import settings  # noqa: PLC0415 - not needed to parse a DAG
+        from bentley.stages.pending import announcement  # noqa: PLC0415
+
+        news = announcement(settings.load(), consumer)
+        if news is None:
+            msg = f"nothing new for {consumer}: no event"
+            raise AirflowSkipException(msg)
+        outlet_events[asset].extra = news
+        return news
+
+    return announce

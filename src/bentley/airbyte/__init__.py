@@ -1,0 +1,1 @@
+"""Airbyte sources as processes that speak the Airbyte protocol."""

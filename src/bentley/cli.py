@@ -1,0 +1,320 @@
+"""The command line: each command reads the settings once and calls one function."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+from cyclopts import App, CycloptsError, Parameter
+
+from bentley import __version__
+from bentley.domain.clock import parse_time
+from bentley.domain.errors import (
+    EXIT_FAILURE,
+    EXIT_OK,
+    EXIT_USAGE,
+    BentleyError,
+    ConfigurationError,
+)
+from bentley.settings import Settings, load
+
+app = App(
+    name="bentley",
+    version=__version__,
+    help="A market-data and trading pipeline that is real at every stage.",
+)
+knime = App(name="knime", help="Run KNIME workflows without KNIME, or see what that would lack.")
+app.command(knime)
+
+_SHOWN_ROWS = 20
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Selection:
+    """Which bars a command is about."""
+
+    symbols: Annotated[
+        list[str] | None,
+        Parameter(consume_multiple=True, negative="", help="Symbols, like BTCUSDT ETHUSDT."),
+    ] = None
+    interval: Annotated[
+        list[str] | None,
+        Parameter(consume_multiple=True, negative="", help="Bar intervals, like 1h."),
+    ] = None
+    since: Annotated[str | None, Parameter(help="First open time, UTC, inclusive.")] = None
+    until: Annotated[str | None, Parameter(help="End of the open times, UTC, exclusive.")] = None
+
+    @property
+    def given(self) -> bool:
+        """Whether the command line selects anything."""
+        return self != Selection()
+
+    def settings(self) -> Settings:
+        """Read the settings, with what was given on the command line over them."""
+        return load(
+            symbols=self.symbols, intervals=self.interval, since=self.since, until=self.until
+        )
+
+
+_ALL = Selection()
+
+AsJson = Annotated[
+    bool, Parameter(name="--json", negative="", help="Print one JSON document and nothing else.")
+]
+
+
+@app.command
+def run(
+    *,
+    once: Annotated[bool, Parameter(negative="")] = False,
+    replay: Path | None = None,
+    selection: Selection = _ALL,
+    json: AsJson = False,
+) -> int:
+    """Start everything, run the chain once, show it, and stay up until Ctrl-C.
+
+    Parameters
+    ----------
+    once
+        End after the first run; exit 0 only when every check of the master held.
+    replay
+        A folder of recorded klines to replay instead of the live exchange.
+    """
+    from bentley.console import Screen  # noqa: PLC0415
+    from bentley.services.market_choice import chosen  # noqa: PLC0415
+    from bentley.services.run import services  # noqa: PLC0415
+    from bentley.services.run_summary import Summary  # noqa: PLC0415
+    from bentley.services.signals import Stopped, terminating_signals  # noqa: PLC0415
+
+    screen = Screen(as_json=json)
+    settings = selection.settings()
+    with terminating_signals() as signals:
+        try:
+            with chosen(settings, replay) as choice:
+                screen.say(choice.notice)
+                with services(
+                    choice.settings, say=screen.say, hurried=lambda: signals.hurried
+                ) as up:
+                    run_id = up.start_chain()
+                    screen.follow(up.follow(run_id))
+                    summary = Summary.of(up, run_id)
+                    screen.result(summary.to_dict(), lambda: screen.summary(summary))
+                    if once:
+                        return EXIT_OK if summary.held else EXIT_FAILURE
+                    screen.say("Ctrl-C ends it all.")
+                    while True:
+                        up.group.check()
+                        time.sleep(1)
+        except Stopped as stopped:
+            screen.say("stopped; every process is ended")
+            return stopped.exit_code if once else EXIT_OK
+
+
+@app.command
+def sync(
+    *,
+    selection: Selection = _ALL,
+    again: Annotated[bool, Parameter(negative="")] = False,
+    json: AsJson = False,
+) -> int:
+    """Bring new and corrected bars from the exchange into the warehouse.
+
+    Parameters
+    ----------
+    again
+        Read everything from --since on once more, for corrections older than a few bars.
+    """
+    from bentley.stages import ingest  # noqa: PLC0415
+
+    settings = selection.settings()
+    if again and settings.since is None:
+        msg = "--again needs --since: from where on shall everything be read once more?"
+        raise ConfigurationError(msg)
+    return _stage(settings, partial(ingest.sync, again=again), as_json=json)
+
+
+@app.command
+def process(
+    *,
+    selection: Selection = _ALL,
+    json: AsJson = False,
+) -> int:
+    """Run the KNIME workflow over every new bar, and again over those that are selected."""
+    from bentley.stages import process as stage  # noqa: PLC0415
+
+    work = partial(stage.process, again=selection.given)
+    return _stage(selection.settings(), work, as_json=json)
+
+
+@app.command
+def track(
+    *,
+    selection: Selection = _ALL,
+    json: AsJson = False,
+) -> int:
+    """Log every processed batch, or each that holds selected bars, that MLflow doesn't have."""
+    from bentley.stages import track as stage  # noqa: PLC0415
+
+    work = partial(stage.track, selected=selection.given)
+    return _stage(selection.settings(), work, as_json=json)
+
+
+def _stage(settings: Settings, work: Callable[..., Any], *, as_json: bool) -> int:
+    from bentley.console import Screen  # noqa: PLC0415
+
+    screen = Screen(as_json=as_json)
+    report = work(settings)
+    screen.result(report.to_dict(), lambda: screen.stage(report))
+    return EXIT_OK
+
+
+@app.command
+def verify(
+    *,
+    selection: Selection = _ALL,
+    json: AsJson = False,
+) -> int:
+    """Check the chain's tables against each other, MLflow and the exchange's clock."""
+    from bentley.console import Screen  # noqa: PLC0415
+    from bentley.stages import verify as stage  # noqa: PLC0415
+
+    screen = Screen(as_json=json)
+    found = stage.verify(selection.settings())
+    screen.result(found.to_dict(), lambda: screen.verification(found))
+    return EXIT_OK if found.held else EXIT_FAILURE
+
+
+@knime.command(name="run")
+def knime_run(
+    file: Path,
+    *,
+    variable: Annotated[
+        list[str] | None,
+        Parameter(
+            consume_multiple=True, negative="", help="Workflow variables, written name=value."
+        ),
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """Run a workflow (.knwf or its folder) by the embedded engine, without KNIME."""
+    from bentley.console import Screen  # noqa: PLC0415
+    from bentley.knime import engine, workflow  # noqa: PLC0415
+
+    screen = Screen(as_json=json)
+    loaded = workflow.load(file)
+    done = engine.run(loaded, _variables(variable, loaded.variables))
+    nodes = [asdict(node) for node in done.nodes]
+    outputs = {name: frame.head(_SHOWN_ROWS).to_dicts() for name, frame in done.outputs.items()}
+    screen.result({"nodes": nodes, "outputs": outputs}, lambda: screen.workflow(done))
+    return EXIT_OK
+
+
+@knime.command(name="check")
+def knime_check(file: Path, *, json: AsJson = False) -> int:
+    """List all that the embedded engine lacks to run a workflow; exit 0 where it lacks nothing."""
+    from bentley.console import Screen  # noqa: PLC0415
+    from bentley.knime import engine, workflow  # noqa: PLC0415
+
+    screen = Screen(as_json=json)
+    lacks = engine.check(workflow.load(file))
+    document = {"file": str(file), "runs": not lacks, "lacks": [asdict(lack) for lack in lacks]}
+    screen.result(document, lambda: screen.lacks(file, lacks))
+    return EXIT_FAILURE if lacks else EXIT_OK
+
+
+def _variables(given: list[str] | None, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Read name=value pairs, each value as the type that the workflow's own variable has."""
+    found: dict[str, Any] = {}
+    for text in given or ():
+        name, sign, value = text.partition("=")
+        kind = type(known.get(name, ""))
+        try:
+            if not sign or not name:
+                raise ValueError  # noqa: TRY301 - one message serves both
+            found[name] = kind(value) if kind in {int, float} else value
+        except ValueError:
+            wanted = f" with {kind.__name__} as its value" if name in known else ""
+            msg = f"--variable {text!r} is not written as name=value{wanted}"
+            raise ConfigurationError(msg) from None
+        if kind is bool:
+            found[name] = value.lower() == "true"
+    return found
+
+
+@app.command
+def doctor(*, json: AsJson = False) -> int:
+    """Check settings, ports, databases and versions; say what is embedded and what is real."""
+    from bentley.console import Screen  # noqa: PLC0415
+    from bentley.services import doctor as doctors  # noqa: PLC0415
+
+    screen = Screen(as_json=json)
+    found = doctors.examine(load())
+    screen.result(doctors.to_dict(found), lambda: screen.console.print(doctors.table(found)))
+    return EXIT_OK if doctors.healthy(found) else EXIT_FAILURE
+
+
+@app.command(name="airflow")
+def airflow_command(
+    *arguments: Annotated[str, Parameter(allow_leading_hyphen=True)],
+) -> int:
+    """Run an Airflow command in the environment of the services of this home."""
+    import subprocess  # noqa: PLC0415
+
+    from bentley.services import airflow, airflow_db  # noqa: PLC0415
+    from bentley.services.run import environment, running_settings  # noqa: PLC0415
+
+    env = environment(running_settings(load()))
+    airflow_db.migrate(env)
+    done = subprocess.run(airflow.command(*arguments), env=env, check=False)
+    return done.returncode
+
+
+@app.command(name="replay-exchange")
+def replay_exchange(*, data: Path, port: int, now: str | None = None) -> int:
+    """Serve recorded klines on loopback as Binance's REST API does.
+
+    Parameters
+    ----------
+    data
+        A folder of SYMBOL-INTERVAL.csv or .csv.zst.
+    port
+        The port on 127.0.0.1.
+    now
+        The exchange's clock; just after the last recorded bar by default.
+    """
+    from bentley.services.exchange.recorded import RecordedMarket  # noqa: PLC0415
+    from bentley.services.exchange.server import serve  # noqa: PLC0415
+
+    serve(
+        RecordedMarket(data),
+        port=port,
+        now=None if now is None else parse_time(now),
+        started=lambda url: print(f"serving {data} at {url}", flush=True),
+    )
+    return EXIT_OK
+
+
+def main() -> None:
+    """Run the command line; an error is one line on stderr and an exit code."""
+    # Standard output is the result's alone: with --json it is one document.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        code = app(exit_on_error=False, print_error=True, result_action="return_value")
+    except CycloptsError:
+        sys.exit(EXIT_USAGE)
+    except BentleyError as error:
+        print(f"bentley: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        print(f"bentley: the module {error.name!r} is missing: run `make setup`", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else EXIT_OK)

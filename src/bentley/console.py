@@ -1,0 +1,189 @@
+"""What the commands print: readable at 80 columns, or one JSON document and nothing else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bentley.domain.clock import iso
+from bentley.knime.engine import Lack, RunResult
+from bentley.services.run import Progress
+from bentley.services.run_summary import Summary
+from bentley.stages.follow import StageState
+from bentley.stages.report import StageReport
+from bentley.stages.verify import Verification
+
+_STYLES = {"done": "green", "running": "cyan", "failed": "red", "waiting": "dim"}
+
+
+class Screen:
+    """Where a command speaks: people read it, or with `as_json` a program does.
+
+    With `as_json`, standard output is kept for the one document; the rest goes to stderr.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.console = Console(stderr=as_json, highlight=False)
+
+    def say(self, text: str) -> None:
+        """Print a line for people."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def result(self, document: dict[str, Any], show: Callable[[], None]) -> None:
+        """Print the result in the form that was asked for."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(document, default=str) + "\n")
+            sys.stdout.flush()
+        else:
+            show()
+
+    def follow(self, progress: Iterable[Progress]) -> Progress | None:
+        """Show a chain's progress live, or on a plain stream a line whenever it changes."""
+        last = None
+        if not self.console.is_terminal:
+            shown = None
+            for last in progress:
+                line = _line(last)
+                if line != shown:
+                    self.say(f"{last.seconds:6.1f} s  {line}")
+                    shown = line
+            return last
+        with Live(console=self.console, refresh_per_second=8) as live:
+            for last in progress:
+                live.update(_chain_table(last))
+        return last
+
+    def stage(self, report: StageReport) -> None:
+        """Show what a stage did."""
+        head = f"{report.stage} ({report.engine}, origin {report.origin}): {report.status}"
+        self.say(head)
+        if report.batch_id is not None:
+            self.say(f"  batch {report.batch_id}: {report.summary}")
+        if report.series:
+            table = _table("symbol", "interval", "bars", "first", "last", "gaps")
+            for one in report.series:
+                gaps = f"{one['gaps']} ({one['missing_bars']} bars)" if one["rows"] else "-"
+                table.add_row(
+                    one["symbol"],
+                    one["interval"],
+                    str(one["rows"]),
+                    _short(one.get("first")),
+                    _short(one.get("last")),
+                    gaps,
+                )
+            self.console.print(table)
+        for failure in report.failures:
+            self.say(f"  {failure['message']}")
+        for run in report.details.get("runs", ()):
+            self.say(f"  {run['url']}")
+
+    def workflow(self, done: RunResult) -> None:
+        """Show what each node of a workflow gave, and the first rows of what is left over."""
+        table = _table("node", "rows", "time")
+        for node in done.nodes:
+            table.add_row(
+                f"{node.node_name} (#{node.node_id})", str(node.rows), f"{node.seconds:.2f} s"
+            )
+        self.console.print(table)
+        for name, frame in done.outputs.items():
+            self.say(f"{name}: {frame.height} rows")
+            self.say(str(frame.head()))
+
+    def lacks(self, file: Path, lacks: Sequence[Lack]) -> None:
+        """Show whether the embedded engine can run a workflow, and what it lacks if not."""
+        if not lacks:
+            self.say(f"{file}: every node and setting is supported")
+            return
+        self.say(f"{file} can't be run; {len(lacks)} things are not supported:")
+        for lack in lacks:
+            self.say(f"  {lack}")
+
+    def verification(self, found: Verification) -> None:
+        """Show every check and what was seen."""
+        for check in found.checks:
+            mark = Text("held  " if check.held else "FAILED", "green" if check.held else "red")
+            self.console.print(Text.assemble(mark, f"  {check.name}: {check.detail}"))
+        self.coverage(found)
+
+    def coverage(self, found: Verification) -> None:
+        """Show the series stored."""
+        table = _table("symbol", "interval", "bars", "first", "last", "gaps")
+        for one in found.series:
+            table.add_row(
+                one.symbol,
+                one.interval,
+                str(one.rows),
+                _short(iso(one.first_open)),
+                _short(iso(one.last_open)),
+                f"{one.gaps} ({one.missing_bars} bars)",
+            )
+        self.console.print(table)
+
+    def summary(self, summary: Summary) -> None:
+        """Show how a run ended."""
+        found = summary.verification
+        self.say("")
+        if found is not None:
+            self.verification(found)
+            for run in found.mlflow:
+                metrics = run["metrics"]
+                self.say(
+                    f"MLflow run of batch {run['batch_id']}: {metrics['rows_written']:.0f} bars "
+                    f"written, {metrics['rows_rejected']:.0f} rejected, quality "
+                    f"{metrics['quality_score']:.4f}"
+                )
+                self.say(f"  {run['url']}")
+        if summary.failure is not None:
+            self.say(summary.failure)
+        verdict = "every check held" if summary.held else "the run FAILED"
+        self.say(f"{verdict} (origin: {summary.origin})")
+        if "report" in summary.master:
+            self.say(f"  report     {summary.master['report']}")
+        self.say(f"  Airflow    {summary.addresses['airflow']}  (admin / admin)")
+        self.say(f"  MLflow     {summary.addresses['mlflow']}")
+        self.say(f"  warehouse  {summary.addresses['warehouse']}")
+
+
+def _short(time: str | None) -> str:
+    return "-" if time is None else time.removesuffix(":00Z").replace("T", " ")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in {"bars", "gaps", "rows"} else "left")
+    return table
+
+
+def _line(progress: Progress) -> str:
+    parts = [f"{stage.stage} {stage.state}" + _counts(stage) for stage in progress.chain.stages]
+    return ", ".join([*parts, f"master {progress.master.state}"])
+
+
+def _counts(stage: StageState) -> str:
+    return f" ({stage.rows_written} rows)" if stage.rows_written else ""
+
+
+def _chain_table(progress: Progress) -> Table:
+    table = _table("stage", "state", "read", "written", "rejected", "time")
+    for stage in progress.chain.stages:
+        table.add_row(
+            stage.dag_id,
+            Text(stage.state, _STYLES.get(stage.state, "")),
+            str(stage.rows_read),
+            str(stage.rows_written),
+            str(stage.rows_rejected),
+            f"{stage.seconds:.1f} s" if stage.batches else "",
+        )
+    state = progress.master.state
+    table.add_row("bentley_master_orchestration", state, "", "", "", f"{progress.seconds:.0f} s")
+    return table

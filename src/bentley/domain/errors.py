@@ -1,0 +1,52 @@
+"""The one tree of errors, grouped by what the caller does next.
+
+    BentleyError
+    ├── ConfigurationError   the caller must change something first  (exit 2, Airflow fails at once)
+    ├── FatalError           running it again gives the same         (exit 1, Airflow fails at once)
+    ├── RetriableError       running it again may well work          (exit 1, Airflow retries)
+    └── DataError            the data is not fit to be passed on     (exit 1, Airflow fails at once)
+
+A message names the offending value and the remedy; it never holds a secret.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+
+
+class BentleyError(Exception):
+    """Root of every error that Bentley raises on purpose."""
+
+    exit_code = EXIT_FAILURE
+
+
+class ConfigurationError(BentleyError):
+    """A setting, an argument or the machine is not as it must be."""
+
+    exit_code = EXIT_USAGE
+
+
+class FatalError(BentleyError):
+    """The work failed and would fail again."""
+
+
+class RetriableError(BentleyError):
+    """The work failed for a passing reason.
+
+    `retry_after` is the server's own wish in seconds, or None where it gave none.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DataError(BentleyError):
+    """Too much of the data is wrong for the rest to be trusted."""
+
+    def __init__(self, message: str, *, rejected: int = 0, read: int = 0) -> None:
+        super().__init__(message)
+        self.rejected = rejected
+        self.read = read

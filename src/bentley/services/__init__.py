@@ -1,0 +1,1 @@
+"""The processes of `bentley run`, and the replay exchange."""

@@ -1,0 +1,196 @@
+"""`bentley run`: every service up, the master triggered, its progress shown, all ended again."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bentley.domain.errors import ConfigurationError, FatalError
+from bentley.services import airflow, airflow_db, ports
+from bentley.services.airflow_answers import DagRun
+from bentley.services.airflow_api import AirflowClient
+from bentley.services.processes import ProcessGroup
+from bentley.settings import Settings
+from bentley.stages.follow import STAGES, Chain, follow
+from bentley.stages.layout import ROOT
+from bentley.stages.track import tracking_uri
+from bentley.tracking import server as mlflow_server
+
+MASTER = "bentley_master_orchestration"
+CONSUMERS_FIRST = ("mlflow_logging_dag", "knime_cli_workflow", MASTER, "airbyte_sync_dag")
+"""The order of unpausing: an event for a paused consumer is lost."""
+
+_POLL_SECONDS = 1.0
+
+_RAISED = re.compile(r'"exc_value": "((?:[^"\\]|\\.)*)"')
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The chain as it stands: what the ledger says, and what Airflow says of the master."""
+
+    chain: Chain
+    master: DagRun
+    seconds: float
+
+
+class Services:
+    """The processes of one home, up and healthy; made by `services`."""
+
+    def __init__(self, settings: Settings, group: ProcessGroup) -> None:
+        self.settings = settings
+        self.group = group
+
+    def start_chain(self) -> str:
+        """Unpause the DAGs and trigger the master; return the pipeline run's id."""
+        run_id = f"run__{datetime.now(UTC).strftime('%Y-%m-%dT%H%M%S.%f')}"
+        with self.client() as client:
+            client.wait_for_dag([MASTER, *STAGES.values()], alive=self.group.check)
+            paused = [dag_id for dag_id in CONSUMERS_FIRST if client.dag(dag_id).is_paused]
+            for dag_id in paused:
+                client.unpause(dag_id)
+            for dag_id in paused:
+                client.parse(dag_id)  # an asset's watchers start at the parse after its unpausing
+            client.trigger(MASTER, run_id=run_id, note=f"origin: {self.settings.origin}")
+        return run_id
+
+    def follow(self, run_id: str) -> Iterator[Progress]:
+        """Yield the chain's progress until the master has ended."""
+        started = time.monotonic()
+        with self.client() as client:
+            while True:
+                self.group.check()
+                master = client.run(MASTER, run_id)
+                chain = follow(self.settings, run_id)
+                yield Progress(chain, master, time.monotonic() - started)
+                if master.finished:
+                    return
+                time.sleep(_POLL_SECONDS)
+
+    def verdict(self, run_id: str) -> dict[str, Any]:
+        """Return the master's own report; FatalError says at which task it failed and why."""
+        with self.client() as client:
+            tasks = client.task_instances(MASTER, run_id)
+            failed = [task.task_id for task in tasks if task.state == "failed"]
+            if not failed or failed == ["verify"]:
+                with suppress(FatalError):  # it failed before it had a report
+                    found: dict[str, Any] = client.xcom(MASTER, run_id, "verify", "report")
+                    return found
+            task_id = failed[0] if failed else "verify"
+            values = _RAISED.findall(client.logs(MASTER, run_id, task_id))
+            reason = json.loads(f'"{values[-1]}"') if values else "see its log in the Airflow page"
+            msg = f"{MASTER} failed at {task_id}: {reason}"
+            raise FatalError(msg)
+
+    def client(self) -> AirflowClient:
+        """Return a client of this home's Airflow."""
+        return AirflowClient(self.settings.airflow_url)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of Airflow's processes, and of `bentley airflow`."""
+    return airflow.environment(
+        home=settings.data_home,
+        root=ROOT,
+        port=settings.airflow_port,
+        extra=settings.environment() | {"MLFLOW_TRACKING_URI": tracking_uri(settings)},
+    )
+
+
+def running_settings(settings: Settings) -> Settings:
+    """Return the settings of the run that holds this home, where one is up, or those given."""
+    try:
+        found = json.loads(_record(settings).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return settings
+    return settings.model_copy(update=found)
+
+
+def _record(settings: Settings) -> Path:
+    return settings.home / "run.json"
+
+
+@contextmanager
+def services(
+    settings: Settings, *, say: Say, hurried: Callable[[], bool] = lambda: False
+) -> Iterator[Services]:
+    """Start MLflow and Airflow on the settings' ports, and end them with all their trees.
+
+    Raises ConfigurationError, before anything is started, for a busy port, a home in use or a
+    broken database; RetriableError or FatalError for a service that doesn't come up.
+    """
+    own_mlflow = settings.mlflow_tracking_uri is None
+    logs = settings.data_home / "logs"
+    with ProcessGroup(home=settings.home, logs=logs, hurried=hurried) as group:
+        wanted = {"Airflow": settings.airflow_port}
+        if own_mlflow:
+            wanted["MLflow"] = settings.mlflow_port
+        ports.check_free(wanted)
+        env = environment(settings)
+        if own_mlflow:
+            _start_mlflow(settings, group)
+        say("preparing Airflow's database")
+        airflow_db.migrate(env)
+        say("starting Airflow and MLflow")
+        for name, argv in airflow.components():
+            group.start(name, argv, env=env, cwd=ROOT)
+        _wait(settings, group, own_mlflow=own_mlflow)
+        record = _record(settings)
+        record.write_text(
+            json.dumps({"origin": settings.origin, "exchange_url": settings.exchange_url}),
+            encoding="utf-8",
+        )
+        try:
+            yield Services(settings, group)
+        finally:
+            record.unlink(missing_ok=True)
+
+
+def _start_mlflow(settings: Settings, group: ProcessGroup) -> None:
+    home = settings.home / "mlflow"
+    home.mkdir(parents=True, exist_ok=True)
+    command = mlflow_server.server_command(
+        host="127.0.0.1", port=settings.mlflow_port, artifacts_dir=home / "artifacts"
+    )
+    given = settings.mlflow_database_url
+    if given is None:
+        _check_sqlite(home / "mlflow.db", "MLflow")
+    address = f"sqlite:///{home / 'mlflow.db'}" if given is None else given.get_secret_value()
+    backend = mlflow_server.server_env(backend_uri=address)
+    group.start("mlflow", command, env={**airflow.inherited(), **backend}, cwd=home)
+
+
+def _check_sqlite(path: Path, whose: str) -> None:
+    """Raise ConfigurationError for a file that is there and is no database."""
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.DatabaseError as error:
+        msg = (
+            f"{whose}'s database {path} is broken ({error}): restore it from a copy, or move it "
+            "away to begin a new one"
+        )
+        raise ConfigurationError(msg) from error
+
+
+def _wait(settings: Settings, group: ProcessGroup, *, own_mlflow: bool) -> None:
+    if own_mlflow:
+        mlflow_server.wait_ready(tracking_uri(settings), timeout_s=120, alive=lambda: _up(group))
+    airflow.wait_healthy(settings.airflow_port, alive=group.check)
+
+
+def _up(group: ProcessGroup) -> bool:
+    group.check()  # raises with the name and the last words of whichever died
+    return True

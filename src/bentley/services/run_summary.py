@@ -1,0 +1,61 @@
+"""How a run ended: what was brought, what the master verified, where to look."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bentley.domain.errors import BentleyError
+from bentley.services.run import MASTER, Services
+from bentley.stages.follow import Chain, follow
+from bentley.stages.track import tracking_uri
+from bentley.stages.verify import Verification, verify
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The end of a run; `held` says whether the master found every check to hold."""
+
+    pipeline_run: str
+    held: bool
+    failure: str | None
+    origin: str
+    chain: Chain
+    verification: Verification | None
+    master: dict[str, Any]
+    addresses: dict[str, str]
+
+    @classmethod
+    def of(cls, services: Services, run_id: str) -> Summary:
+        """Gather the summary of a run whose master has ended."""
+        settings = services.settings
+        master: dict[str, Any] = {}
+        failure = None
+        try:
+            master = services.verdict(run_id)
+        except BentleyError as error:
+            failure = str(error)
+        chain = follow(settings, run_id)
+        found = verify(settings, pipeline_run=run_id) if chain.done else None
+        base = f"http://localhost:{settings.airflow_port}"
+        return cls(
+            run_id,
+            failure is None and bool(master.get("held")),
+            failure,
+            settings.origin,
+            chain,
+            found,
+            {name: value for name, value in master.items() if name != "note"},
+            {
+                "airflow": f"{base}/dags/{MASTER}",
+                "assets": f"{base}/assets",
+                "mlflow": tracking_uri(settings),
+                "warehouse": str(settings.data_home / "mansa_bot.db")
+                if settings.warehouse_url is None
+                else "BENTLEY_WAREHOUSE_URL",
+            },
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Make plain values for JSON."""
+        return asdict(self)

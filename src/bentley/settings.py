@@ -1,0 +1,210 @@
+"""One Settings, read once at the edge (a command, a task) and passed in from there.
+
+Every value comes from the environment or from `.env` in the working directory.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import quote, urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from bentley.domain import intervals
+from bentley.domain.clock import iso, parse_time
+from bentley.domain.errors import ConfigurationError
+
+PUBLIC_EXCHANGE = "https://data-api.binance.vision"
+EXCHANGE_ORIGIN = "exchange"
+_SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
+
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """What a user can set; the names are a public contract.
+
+    `since` and `until` are UTC milliseconds, `until` exclusive; `since` None means
+    `history_days` before the exchange's clock.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_prefix="BENTLEY_", extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    home: Path = Path("var")
+    warehouse_url: SecretStr | None = None
+    exchange_url: str = PUBLIC_EXCHANGE
+    symbols: Names = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "ADAUSDT")
+    intervals: Names = ("1h",)
+    since: int | None = None
+    until: int | None = None
+    history_days: int = Field(default=30, ge=1)
+    airflow_port: int = Field(default=8080, ge=1, le=65535)
+    mlflow_database_url: SecretStr | None = None
+    mlflow_port: int = Field(default=5000, ge=1, le=65535)
+    max_rejected_share: float = Field(default=0.05, ge=0, le=1)
+    freshness_hours: float = Field(default=3.0, gt=0)
+    stage_timeout_minutes: float = Field(default=60.0, gt=0)
+    origin: str = EXCHANGE_ORIGIN
+    airbyte_connection_id: str | None = Field(
+        default=None, validation_alias="AIRBYTE_CONNECTION_ID"
+    )
+    knime_executable: Path | None = Field(default=None, validation_alias="KNIME_EXECUTABLE")
+    knime_warehouse_url: SecretStr | None = None
+    mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
+
+    @field_validator("home", mode="after")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().resolve()
+
+    @field_validator("symbols", "intervals", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        names = re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else list(value)
+        return tuple(dict.fromkeys(name for name in names if name))
+
+    @field_validator("symbols", mode="after")
+    @classmethod
+    def _known_symbols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(name.upper() for name in value)
+        for name in names:
+            if not _SYMBOL.fullmatch(name):
+                msg = f"symbol {name!r} is not written like BTCUSDT"
+                raise ValueError(msg)
+        if not names:
+            msg = "name at least one symbol, like BTCUSDT"
+            raise ValueError(msg)
+        return names
+
+    @field_validator("intervals", mode="after")
+    @classmethod
+    def _known_intervals(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            msg = "name at least one interval, like 1h"
+            raise ValueError(msg)
+        for name in value:
+            try:
+                intervals.millis(name)
+            except ConfigurationError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("since", "until", mode="before")
+    @classmethod
+    def _time(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                return parse_time(value) if value.strip() else None
+            except ConfigurationError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    @model_validator(mode="after")
+    def _since_lies_before_until(self) -> Self:
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            msg = (
+                f"BENTLEY_SINCE {iso(self.since)} does not lie before BENTLEY_UNTIL "
+                f"{iso(self.until)}, which is exclusive"
+            )
+            raise ValueError(msg)
+        return self
+
+    @field_validator(
+        "warehouse_url",
+        "knime_warehouse_url",
+        "mlflow_database_url",
+        "airbyte_connection_id",
+        "knime_executable",
+        "mlflow_tracking_uri",
+        mode="before",
+    )
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_validator("exchange_url", mode="after")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        value = value.rstrip("/").removesuffix("/api/v3")
+        if urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).netloc:
+            msg = f"{value!r} is not a web address; write it like {PUBLIC_EXCHANGE}"
+            raise ValueError(msg)
+        return value
+
+    @property
+    def replayed(self) -> bool:
+        """Whether the bars come from a replay that `bentley run` started itself."""
+        return self.origin != EXCHANGE_ORIGIN
+
+    @property
+    def data_home(self) -> Path:
+        """Where this origin's databases lie: replayed and generated bars have a home of their own."""
+        return self.home / "replay" if self.replayed else self.home
+
+    @property
+    def database_url(self) -> str:
+        """The warehouse as a SQLAlchemy address, password included.
+
+        Replayed bars get a database beside the one that is configured, `mansa_bot_replay`.
+        """
+        if self.warehouse_url is None:
+            # SQLAlchemy decodes what it reads as an address.
+            return f"sqlite:///{quote(str(self.data_home / 'mansa_bot.db'))}"
+        address = self.warehouse_url.get_secret_value()
+        if not self.replayed:
+            return address
+        path, mark, query = address.partition("?")
+        return f"{path.removesuffix('.db')}_replay{'.db' * path.endswith('.db')}{mark}{query}"
+
+    @property
+    def airflow_url(self) -> str:
+        """Where Airflow's API answers."""
+        return f"http://127.0.0.1:{self.airflow_port}"
+
+    def environment(self) -> dict[str, str]:
+        """Write the settings as the environment of a child process, secrets included."""
+        found = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                value = value.get_secret_value()
+            elif isinstance(value, tuple):
+                value = ",".join(value)
+            variable = field.validation_alias or f"BENTLEY_{name.upper()}"
+            found[str(variable)] = "" if value is None else str(value)
+        return found
+
+    @property
+    def reports(self) -> Path:
+        """Where the master puts its reports."""
+        return self.home / "reports"
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings once; None among `overrides` means "not given".
+
+    Raises ConfigurationError that names each wrong setting, without repeating a secret.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for fault in error.errors(include_url=False, include_context=False):
+        said = fault["msg"].removeprefix("Value error, ")
+        name = str(fault["loc"][0]) if fault["loc"] else ""
+        variable = name if name.isupper() else f"BENTLEY_{name.upper()}"
+        # Only a number's own text is repeated: any other input may hold a password.
+        given = str(fault["input"])
+        shown = f"{given} is refused: {said}" if re.fullmatch(r"[-+.\d]{1,20}", given) else said
+        lines.append(f"{variable}: {shown}" if name else said)
+    return "\n".join(lines)

@@ -1,0 +1,381 @@
+"""The Airbyte stage: the exchange's klines into `binance_ohlcv`, one batch a run.
+
+A run reads each series from a few bars before where the last one ended, so that late
+corrections are seen, and the head before what is stored where an earlier start is asked for.
+Every chunk of rows is one transaction with its counts, its gaps and the states it covers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import polars as pl
+import structlog
+from sqlalchemy.engine import Connection
+
+from bentley.airbyte import failures as airbyte_failures
+from bentley.airbyte import protocol, runner
+from bentley.domain import bars as domain_bars
+from bentley.domain import intervals
+from bentley.domain.clock import iso
+from bentley.domain.errors import ConfigurationError, FatalError
+from bentley.settings import Settings
+from bentley.sources import exchange
+from bentley.stages.layout import CONNECTOR
+from bentley.stages.reading import Mark, Reading, Series, plan
+from bentley.stages.report import StageReport, of_batch
+from bentley.warehouse import bars, gaps, ledger, quarantine, states
+from bentley.warehouse.ledger import INGEST
+from bentley.warehouse.warehouse import Warehouse
+
+SOURCE = "source-binance"
+ENGINE = "airbyte-cdk"
+STREAM = "klines"
+LOOKBACK_BARS = 3
+"""Stored bars that every run reads again, for corrections that came late."""
+
+_LOCK_SECONDS = 900.0
+_HOUR_MS = 3_600_000
+_CHUNK_ROWS = 20_000
+Progress = Callable[[int], None]
+
+_log = structlog.get_logger(__name__)
+
+
+def sync(
+    settings: Settings,
+    *,
+    pipeline_runs: Iterable[str] = (),
+    dag_run: str | None = None,
+    again: bool = False,
+    progress: Progress | None = None,
+) -> StageReport:
+    """Bring what is new, and what was corrected, into the warehouse.
+
+    With `again`, everything from the settings' `since` on is read once more.
+    Raises RetriableError when the exchange or the database can't be reached, DataError when
+    too many rows are bad, ConfigurationError when no symbol is known to the exchange.
+    """
+    if settings.airbyte_connection_id is not None:
+        msg = (
+            "AIRBYTE_CONNECTION_ID is set, but this version can't sync through an Airbyte server "
+            "yet: unset it to run the same connector embedded"
+        )
+        raise ConfigurationError(msg)
+    with (
+        Warehouse.open(settings) as warehouse,
+        warehouse.alone(INGEST, wait_seconds=_LOCK_SECONDS),
+    ):
+        close_dead(warehouse)
+        now = exchange.server_time(settings.exchange_url)
+        if settings.since is not None and settings.since >= now:
+            msg = (
+                f"BENTLEY_SINCE {iso(settings.since)} lies ahead of the exchange's clock {iso(now)}"
+            )
+            raise ConfigurationError(msg)
+        with warehouse.writing() as connection:
+            batch_id = ledger.begin(
+                connection,
+                INGEST,
+                engine=ENGINE,
+                pipeline_runs=pipeline_runs,
+                dag_run=dag_run,
+                exchange_time=now,
+            )
+        run = _Run(settings, warehouse, batch_id, now=now, again=again, progress=progress)
+        try:
+            run.read_all()
+        except BaseException as error:
+            _close(warehouse, batch_id, error=f"{type(error).__name__}: {error}")
+            raise
+        series = tuple(run.series())
+        ages = [one["freshness_hours"] for one in series if one.get("freshness_hours") is not None]
+        details = {"failures": run.failures, "freshness_hours": max(ages, default=None)}
+        batch = _close(warehouse, batch_id, details=details)
+        return of_batch(
+            batch,
+            origin=settings.origin,
+            series=series,
+            failures=tuple(run.failures),
+        )
+
+
+def close_dead(warehouse: Warehouse) -> None:
+    """Close the batches whose process died; the caller holds the stage's lock."""
+    with warehouse.reading() as connection:
+        dead = ledger.running(connection, INGEST)
+    for batch in dead:
+        _log.warning("closing a batch whose process died", batch=batch.id)
+        _close(warehouse, batch.id, error="the process ended before its work was done")
+
+
+def _close(
+    warehouse: Warehouse,
+    batch_id: int,
+    *,
+    details: Mapping[str, Any] | None = None,
+    error: str | None = None,
+) -> ledger.Batch:
+    """Count the batch's rows back from the table and close it on what is found there."""
+    with warehouse.writing() as connection:
+        batch = ledger.get(connection, batch_id)
+        assert batch is not None  # noqa: S101 - the caller has just begun it
+        watermark = None
+        rows = news = 0
+
+        def counted() -> Iterator[pl.DataFrame]:
+            nonlocal watermark, rows, news
+            for frame in bars.of_batch(connection, batch_id, batch.ranges):
+                closed = frame.filter(pl.col("is_closed"))
+                rows, news = rows + frame.height, news + closed.height
+                newest = closed["open_time"].max()
+                if isinstance(newest, int):
+                    watermark = max(newest, watermark or newest)
+                yield frame
+
+        checksum = domain_bars.checksum(counted())
+        lost = None
+        if (rows, news) != (batch.rows_written, batch.rows_news):
+            lost = (
+                f"batch {batch_id} wrote {batch.rows_written} bars, {batch.rows_news} of them "
+                f"closed, but {rows} and {news} are in the table"
+            )
+        ledger.close(
+            connection,
+            batch_id,
+            checksum=checksum,
+            watermark=watermark,
+            details=details or {},
+            error=error or lost,
+        )
+    if lost and not error:
+        raise FatalError(lost)
+    with warehouse.reading() as connection:
+        closed = ledger.get(connection, batch_id)
+    assert closed is not None  # noqa: S101
+    return closed
+
+
+class _Run:
+    """The state of one run of the stage."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        warehouse: Warehouse,
+        batch_id: int,
+        *,
+        now: int,
+        again: bool,
+        progress: Progress | None,
+    ) -> None:
+        self.settings = settings
+        self.warehouse = warehouse
+        self.batch_id = batch_id
+        self.now = now
+        self.again = again
+        self.progress = progress
+        self.read = 0
+        self.rejected = 0
+        self.failures: list[dict[str, str]] = []
+        self.wanted = [
+            (symbol, interval) for symbol in settings.symbols for interval in settings.intervals
+        ]
+
+    def read_all(self) -> None:
+        """Make every pass that this run needs."""
+        with self.warehouse.reading() as connection:
+            marks = {
+                series: mark
+                for series in self.wanted
+                if (mark := _mark(connection, *series)) is not None
+            }
+        for reading in plan(
+            self.wanted,
+            marks,
+            since=self.settings.since,
+            until=self.settings.until,
+            now=self.now,
+            history_days=self.settings.history_days,
+            lookback_bars=LOOKBACK_BARS,
+            again=self.again,
+        ):
+            self._pass(reading)
+        failed = {(failure["symbol"], failure["interval"]) for failure in self.failures}
+        if failed.issuperset(self.wanted):
+            msg = "; ".join(failure["message"] for failure in self.failures)
+            raise ConfigurationError(msg)
+
+    def _pass(self, reading: Reading) -> None:
+        chunks = runner.read(
+            runner.declarative(CONNECTOR),
+            _config(self.settings, reading, self.now),
+            [STREAM],
+            _state_messages(reading),
+            catalog=protocol.incremental_catalog([STREAM]),
+            batch_rows=_CHUNK_ROWS,
+            on_log=_forward_log,
+        )
+        try:
+            with closing(chunks):  # an error of ours ends the source, too, and at once
+                for chunk in chunks:
+                    self._store(chunk, reading)
+        except airbyte_failures.SourceConfigurationError as error:
+            # The source came to its end: what it names is wrong, what it doesn't name is whole.
+            named = [_named(failure) for failure in error.failures]
+            if not error.orderly or None in named:
+                raise
+            self.failures += [failure for failure in named if failure is not None]
+        if reading.tail:
+            return
+        failed = {(failure["symbol"], failure["interval"]) for failure in self.failures}
+        with self.warehouse.writing() as connection:
+            for series in sorted(reading.starts.keys() - failed):
+                known = _mark(connection, *series)
+                joins = known is not None and (reading.end or 0) >= known.since
+                if known is not None and joins and reading.starts[series] < known.since:
+                    mark = Mark(reading.starts[series], known.cursor)
+                    _save(connection, series, mark, batch_id=self.batch_id)
+
+    def _store(self, chunk: runner.Batch, reading: Reading) -> None:
+        sifted = domain_bars.sift(_raw(chunk.rows), now=self.now)
+        read, rejected = len(chunk.rows), sifted.rejected.height
+        self.read += read
+        self.rejected += rejected
+        spoiled = quarantine.excess(
+            self.rejected,
+            self.read,
+            self.settings.max_rejected_share,
+            first=sifted.rejected["reason"][0] if rejected else "in an earlier chunk",
+        )
+        with self.warehouse.writing() as connection:
+            quarantine.put(connection, sifted.rejected, batch_id=self.batch_id, stage=INGEST)
+            if spoiled:  # the evidence is kept, the chunk's bars are not
+                ledger.add(connection, self.batch_id, read=read, rejected=rejected)
+            else:
+                done = bars.upsert(connection, sifted.bars, batch_id=self.batch_id, source=SOURCE)
+                ledger.add(
+                    connection,
+                    self.batch_id,
+                    read=read,
+                    written=done.rows,
+                    news=done.news,
+                    rejected=rejected,
+                    ranges=done.ranges,
+                )
+                for touched in done.ranges:
+                    gaps.record(connection, touched, batch_id=self.batch_id)
+                for message in chunk.states if reading.tail else ():
+                    self._advance(connection, message, reading)
+        if spoiled:
+            raise spoiled
+        if self.progress is not None:
+            self.progress(self.read)
+
+    def _advance(
+        self, connection: Connection, message: Mapping[str, Any], reading: Reading
+    ) -> None:
+        """Move the cursors on, in the transaction of the rows that they cover."""
+        for entry in message["stream"]["stream_state"].get("states", ()):
+            series = (entry["partition"]["symbol"], entry["partition"]["interval"])
+            if series not in reading.starts:
+                continue
+            known = _mark(connection, *series)
+            cursor = int(entry["cursor"]["open_time"])
+            mark = (
+                Mark(reading.starts[series], cursor)
+                if known is None
+                else Mark(known.since, max(cursor, known.cursor))
+            )
+            _save(connection, series, mark, batch_id=self.batch_id)
+
+    def series(self) -> Iterator[dict[str, Any]]:
+        """Describe what is stored of each wanted series; `behind` counts bars up to now."""
+        with self.warehouse.reading() as connection:
+            for symbol, interval in self.wanted:
+                found = bars.extent(connection, symbol, interval)
+                if found is None:
+                    yield {"symbol": symbol, "interval": interval, "rows": 0}
+                    continue
+                first, last, rows = found
+                missing = gaps.of_series(connection, symbol, interval)
+                end = min(self.now, self.settings.until or self.now)
+                closed = bars.last_close(connection, symbol, interval)
+                yield {
+                    "symbol": symbol,
+                    "interval": interval,
+                    "rows": rows,
+                    "first": iso(first),
+                    "last": iso(last),
+                    "gaps": len(missing),
+                    "missing_bars": sum(gap.bars for gap in missing),
+                    "freshness_hours": None if closed is None else (end - closed) / _HOUR_MS,
+                    "behind": intervals.expected(last + 1, end, interval),
+                }
+
+
+def _config(settings: Settings, reading: Reading, now: int) -> dict[str, Any]:
+    return {
+        "base_url": settings.exchange_url,
+        "symbols": sorted({symbol for symbol, _ in reading.starts}),
+        "intervals": sorted({interval for _, interval in reading.starts}),
+        "start_time": min(reading.starts.values()),
+        "end_time": now + 1 if reading.end is None else reading.end,
+        "lookback_bars": 0,  # the starts say where each series is read from
+    }
+
+
+def _state_messages(reading: Reading) -> list[dict[str, Any]]:
+    states = [
+        {
+            "partition": {"symbol": symbol, "interval": interval},
+            "cursor": {"open_time": str(start)},
+        }
+        for (symbol, interval), start in sorted(reading.starts.items())
+    ]
+    stream = {"stream_descriptor": {"name": STREAM}, "stream_state": {"states": states}}
+    return [{"type": "STREAM", "stream": stream}]
+
+
+def _mark(connection: Connection, symbol: str, interval: str) -> Mark | None:
+    """How far a series has been read, but never beyond the last bar that is there."""
+    state = states.load(connection, SOURCE).get(f"{symbol}/{interval}")
+    if state is None:
+        return None
+    found = bars.last_open(connection, symbol, interval)
+    last = state["since"] if found is None else found
+    return Mark(state["since"], max(state["since"], min(state["cursor"], last)))
+
+
+def _save(connection: Connection, series: Series, mark: Mark, *, batch_id: int) -> None:
+    name = "/".join(series)
+    state = {"since": mark.since, "cursor": mark.cursor}
+    states.save(connection, SOURCE, name, state, batch_id=batch_id)
+
+
+def _raw(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Rows as they came, every cell as text."""
+    columns = {
+        name: [
+            cell if cell is None or isinstance(cell, str) else str(cell)
+            for cell in (row.get(name) for row in rows)
+        ]
+        for name in domain_bars.FIELDS
+    }
+    return pl.DataFrame(columns, schema=domain_bars.RAW_SCHEMA)
+
+
+def _named(failure: protocol.Failure) -> dict[str, str] | None:
+    """A failure of one series, with its symbol and interval; None for one of the whole."""
+    symbol, interval = failure.detail.get("symbol"), failure.detail.get("interval")
+    if symbol is None or interval is None:
+        return None
+    return {"symbol": symbol, "interval": interval, "message": failure.message}
+
+
+def _forward_log(level: str, message: str) -> None:
+    # Errors come back as failures of the read, each once; here they are pages of traceback.
+    if level in {"WARN", "FATAL"}:
+        _log.warning("the connector says", level=level, message=message.partition("\n")[0])

@@ -1,0 +1,1 @@
+"""MLflow: one run per processed batch, with its pictures."""

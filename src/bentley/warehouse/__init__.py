@@ -1,0 +1,1 @@
+"""Everything that touches the market database: schema, migrations, bulk writes, the ledger."""

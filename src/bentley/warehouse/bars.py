@@ -1,0 +1,141 @@
+"""Raw bars in and out of `binance_ohlcv`: only what is new or changed is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import polars as pl
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from bentley.domain.bars import BAR_SCHEMA, FIELDS, KEY
+from bentley.warehouse import bulk
+from bentley.warehouse.ledger import Range, now_ms
+from bentley.warehouse.schema import binance_ohlcv
+
+_COLUMNS = (*FIELDS, "is_closed")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an upsert did: rows new or changed, those of them that are closed, and where."""
+
+    rows: int
+    news: int
+    ranges: tuple[Range, ...]
+
+
+def upsert(connection: Connection, frame: pl.DataFrame, *, batch_id: int, source: str) -> Written:
+    """Write the bars of `frame` (BAR_SCHEMA, unique keys) that differ from what is stored.
+
+    A bar that is stored as closed stays closed: a forming version of it is older.
+    """
+    known = _stored(connection, frame)
+    fresh = _differing(frame, known)
+    if not fresh.height:
+        return Written(0, 0, ())
+    own = known.filter(pl.col("batch_id") == batch_id).join(fresh, on=KEY, how="semi")
+    bulk.write(
+        connection,
+        binance_ohlcv,
+        fresh.with_columns(
+            pl.col("is_closed").cast(pl.Int8),
+            source=pl.lit(source),
+            batch_id=pl.lit(batch_id, pl.Int64),
+            updated_at=pl.lit(now_ms(), pl.Int64),
+        ),
+    )
+    spans = (
+        fresh.group_by("symbol", "interval")
+        .agg(
+            first_open=pl.col("open_time").min(),
+            last_open=pl.col("open_time").max(),
+            rows=pl.len(),
+        )
+        .sort("symbol", "interval")
+    )
+    # A bar that this batch wrote before is one bar still.
+    closed = int(fresh["is_closed"].sum()) - int(own["is_closed"].sum())
+    return Written(
+        fresh.height - own.height, closed, tuple(Range(**row) for row in spans.to_dicts())
+    )
+
+
+def _stored(connection: Connection, frame: pl.DataFrame) -> pl.DataFrame:
+    """Fetch what is stored where the bars of `frame` lie, with the batch that wrote it."""
+    stored = [
+        _fetch(connection, str(symbol), str(interval), int(series[0]), int(series[1]) + 1)
+        for symbol, interval, *series in frame.group_by("symbol", "interval")
+        .agg(pl.col("open_time").min().alias("first"), pl.col("open_time").max().alias("last"))
+        .iter_rows()
+    ]
+    nothing = BAR_SCHEMA.to_frame().with_columns(batch_id=pl.lit(None, pl.Int64))
+    return pl.concat([nothing, *stored])
+
+
+def _differing(frame: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    if not known.height:
+        return frame
+    fresh = frame.join(known, on=_COLUMNS, how="anti")
+    settled = known.filter(pl.col("is_closed")).select(KEY)
+    stale = fresh.filter(~pl.col("is_closed")).join(settled, on=KEY, how="semi")
+    return fresh.join(stale, on=KEY, how="anti") if stale.height else fresh
+
+
+def _fetch(
+    connection: Connection, symbol: str, interval: str, since: int, until: int
+) -> pl.DataFrame:
+    c = binance_ohlcv.c
+    query = sa.select(*(c[name] for name in _COLUMNS), c.batch_id).where(
+        c.symbol == symbol, c.interval == interval, c.open_time >= since, c.open_time < until
+    )
+    return bulk.frame(connection, query)
+
+
+def of_batch(
+    connection: Connection, batch_id: int, ranges: Iterable[Range], *, step: int = 25_000
+) -> Iterator[pl.DataFrame]:
+    """Read the bars that bear `batch_id` within its ranges, in key order, in bounded pieces."""
+    c = binance_ohlcv.c
+    for span in sorted(ranges, key=lambda piece: (piece.symbol, piece.interval)):
+        query = sa.select(*(c[name] for name in _COLUMNS)).where(
+            c.symbol == span.symbol,
+            c.interval == span.interval,
+            c.open_time.between(span.first_open, span.last_open),
+            c.batch_id == batch_id,
+        )
+        yield from bulk.pages(connection, query, c.open_time, size=step)
+
+
+def last_open(connection: Connection, symbol: str, interval: str) -> int | None:
+    """Open time of the last bar stored of a series."""
+    c = binance_ohlcv.c
+    found: int | None = connection.scalar(
+        sa.select(sa.func.max(c.open_time)).where(c.symbol == symbol, c.interval == interval)
+    )
+    return found
+
+
+def last_close(connection: Connection, symbol: str, interval: str) -> int | None:
+    """Close time of the newest closed bar of a series."""
+    c = binance_ohlcv.c
+    newest = (
+        sa.select(c.close_time)
+        .where(c.symbol == symbol, c.interval == interval, c.is_closed == 1)
+        .order_by(c.open_time.desc())
+        .limit(1)
+    )
+    found: int | None = connection.scalar(newest)
+    return found
+
+
+def extent(connection: Connection, symbol: str, interval: str) -> tuple[int, int, int] | None:
+    """First and last open time and the number of bars stored; None where there is none."""
+    c = binance_ohlcv.c
+    first, last, rows = connection.execute(
+        sa.select(sa.func.min(c.open_time), sa.func.max(c.open_time), sa.func.count()).where(
+            c.symbol == symbol, c.interval == interval
+        )
+    ).one()
+    return None if first is None else (int(first), int(last), int(rows))

@@ -1,0 +1,171 @@
+"""The fast ways into and out of each database.
+
+SQLite takes many rows in one statement; MySQL and MariaDB take a file by LOAD DATA where the
+server allows it, and prepared rows where it doesn't. Both replace a row of the same key whole.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from bentley.domain.bars import BAR_SCHEMA, DECIMAL, DECIMALS
+from bentley.domain.errors import FatalError
+
+_TYPES = BAR_SCHEMA | {"batch_id": pl.Int64}
+
+_LOAD_FROM_ROWS = 2_000
+"""Below this many rows a file costs more than it saves."""
+
+_BOUND_VALUES = 999
+"""So many values every SQLite takes in one statement."""
+
+_LITERAL_FROM_ROWS = 500
+"""From so many rows on it pays to write into the statement what all of them share."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/ -]*")
+
+
+def frame(connection: Connection, query: sa.Select[Any]) -> pl.DataFrame:
+    """Fetch columns of a bar, typed as BAR_SCHEMA has them and exact."""
+    columns = [
+        sa.cast(column, sa.String(40)).label(column.name)
+        if column.name in DECIMALS
+        else sa.type_coerce(column, column.type)
+        for column in query.selected_columns
+    ]
+    names = [column.name for column in query.selected_columns]
+    raw = {
+        name: pl.String if name in DECIMALS else pl.Int64 if name == "is_closed" else dtype
+        for name, dtype in _TYPES.items()
+        if name in names
+    }
+    # Straight from the driver: its tuples need no reading by type, and SQLAlchemy's rows would
+    # cost as much again as the query.
+    with connection.execute(query.with_only_columns(*columns)) as result:
+        rows = [] if result.cursor is None else list(result.cursor.fetchall())
+    schema = {name: raw[name] for name in names}
+    fetched = pl.DataFrame(rows, schema=schema, orient="row")
+    return fetched.cast({name: _TYPES[name] for name in names})
+
+
+def pages(
+    connection: Connection, query: sa.Select[Any], key: sa.Column[Any], *, size: int
+) -> Iterator[pl.DataFrame]:
+    """Fetch like `frame`, in the order of `key` and in pieces of at most `size` rows."""
+    where = query.whereclause
+    page = frame(connection, query.order_by(key).limit(size))
+    while page.height:
+        yield page
+        if page.height < size:
+            return
+        # Ahead of the query's own bounds: SQLite seeks by the first and filters by the others.
+        bounds = [key > page[key.name][-1], *([] if where is None else [where])]
+        sources = query.get_final_froms()
+        rest = sa.select(*query.selected_columns).select_from(*sources).where(*bounds)
+        page = frame(connection, rest.order_by(key).limit(size))
+
+
+def write(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None:
+    """Insert or replace the rows given, whose columns are columns of `table`.
+
+    Raises FatalError for decimals of another size than the columns': a server would round them.
+    """
+    for name, dtype in rows.schema.items():
+        if dtype.is_decimal() and dtype != DECIMAL:
+            msg = f"column {name} of {table.name} takes {DECIMAL}, not {dtype}; nothing is stored"
+            raise FatalError(msg)
+    if connection.dialect.name == "sqlite":
+        _insert(connection, table, _as_text(rows))
+    elif rows.height >= _LOAD_FROM_ROWS and _loadable(rows) and _may_load(connection):
+        _load(connection, table, rows)
+    else:
+        _replace(connection, table, _as_text(rows))
+
+
+def _as_text(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.with_columns(pl.col(pl.Decimal).cast(pl.String))
+
+
+def _insert(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None:
+    """Write many rows a statement: executemany steps through SQLite row by row, a fifth slower.
+
+    Columns go from polars to the statement as lists: a tuple for each row would cost as much
+    again as the statement does, most of it in the garbage collector.
+    """
+    cells = ["?"] * rows.width
+    if rows.height >= _LITERAL_FROM_ROWS:
+        cells = [_literal(column) or "?" for column in rows]
+    lists = [column.to_list() for cell, column in zip(cells, rows, strict=True) if cell == "?"]
+    size = max(1, _BOUND_VALUES // max(1, len(lists)))
+    verb = "INSERT OR REPLACE"
+    head = f"{verb} INTO {table.name} ({_names(connection, table, rows)}) VALUES "
+    row = f"({', '.join(cells)})"
+    whole = head + ", ".join([row] * size)
+    for start in range(0, rows.height, size):
+        count = min(size, rows.height - start)
+        statement = whole if count == size else head + ", ".join([row] * count)
+        parts = (values[start : start + count] for values in lists)
+        bound = tuple(chain.from_iterable(zip(*parts, strict=True)))
+        connection.exec_driver_sql(statement, bound)
+
+
+def _literal(column: pl.Series) -> str | None:
+    """Write as SQL the one whole number or plain word that fills a column; else None."""
+    if column.dtype not in {pl.Int8, pl.Int64, pl.String} or column.n_unique() > 1:
+        return None
+    value = column[0]
+    if isinstance(value, int):
+        return str(value)
+    # Nothing that any dialect or driver would read otherwise: quotes, backslashes, percent.
+    return f"'{value}'" if value is not None and _PLAIN.fullmatch(value) else None
+
+
+def _replace(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None:
+    verb, marks = "REPLACE", ", ".join(["%s"] * rows.width)
+    statement = f"{verb} INTO {table.name} ({_names(connection, table, rows)}) VALUES ({marks})"
+    connection.exec_driver_sql(statement, rows.rows())
+
+
+def _names(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> str:
+    quote = connection.dialect.identifier_preparer.quote
+    return ", ".join(quote(table.c[name].name) for name in rows.columns)
+
+
+def _may_load(connection: Connection) -> bool:
+    return bool(connection.exec_driver_sql("SELECT @@local_infile").scalar())
+
+
+def _loadable(rows: pl.DataFrame) -> bool:
+    """Whether no text holds what LOAD DATA would take for an end of the cell or an escape."""
+    texts = rows.select(pl.col(pl.String))
+    return not any(column.str.contains(r"[,\\\n]").any() for column in texts)
+
+
+def _load(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None:
+    with tempfile.TemporaryDirectory(prefix="bentley-load-") as folder:
+        path = Path(folder) / "rows.csv"
+        shared = {column.name: _literal(column) for column in rows}
+        shared = {name: value for name, value in shared.items() if value is not None}
+        listed = rows.drop(shared)
+        listed.write_csv(path, include_header=False, null_value="\\N", quote_style="never")
+        quote = connection.dialect.identifier_preparer.quote
+        fixed = ", ".join(f"{quote(name)} = {value}" for name, value in shared.items())
+        connection.exec_driver_sql(
+            f"LOAD DATA LOCAL INFILE '{path.as_posix()}' REPLACE INTO TABLE {table.name} "
+            "CHARACTER SET utf8mb4 FIELDS TERMINATED BY ',' LINES TERMINATED BY '\\n' "
+            f"({_names(connection, table, listed)})" + (f" SET {fixed}" if fixed else "")
+        )
+        # With LOCAL the server turns a bad cell into a warning and stores something else.
+        warnings = connection.exec_driver_sql("SHOW WARNINGS LIMIT 3").all()
+    if warnings:
+        msg = f"LOAD DATA into {table.name} did not store every cell as given: {warnings}"
+        raise FatalError(msg)

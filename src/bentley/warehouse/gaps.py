@@ -1,0 +1,98 @@
+"""Bars that the grid expects and the table lacks, recorded as spans and never filled in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from bentley.domain import intervals
+from bentley.warehouse.ledger import Range
+from bentley.warehouse.schema import binance_ohlcv, gaps
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Missing bars: open times of the first and the last, both inclusive, and their number."""
+
+    symbol: str
+    interval: str
+    first_open: int
+    last_open: int
+    bars: int
+
+    @property
+    def end(self) -> int:
+        """When the last missing bar would have ended, exclusive."""
+        return self.last_open + intervals.millis(self.interval)
+
+
+def record(connection: Connection, touched: Range, *, batch_id: int) -> None:
+    """Derive the gaps again around the bars that a batch touched."""
+    step = intervals.millis(touched.interval)
+    c = binance_ohlcv.c
+    series = (c.symbol == touched.symbol, c.interval == touched.interval)
+    before = connection.scalar(
+        sa.select(sa.func.max(c.open_time)).where(*series, c.open_time < touched.first_open)
+    )
+    after = connection.scalar(
+        sa.select(sa.func.min(c.open_time)).where(*series, c.open_time > touched.last_open)
+    )
+    first = touched.first_open if before is None else before
+    last = touched.last_open if after is None else after
+    previous = sa.func.lag(c.open_time).over(order_by=c.open_time).label("previous")
+    steps = (
+        sa.select(c.open_time, previous)
+        .where(*series, c.open_time >= first, c.open_time <= last)
+        .subquery()
+    )
+    found = connection.execute(
+        sa.select(steps).where(steps.c.open_time - steps.c.previous > step)
+    ).all()
+    g = gaps.c
+    connection.execute(
+        gaps.delete().where(
+            g.symbol == touched.symbol,
+            g.interval == touched.interval,
+            g.first_open > first,
+            g.first_open < last,
+        )
+    )
+    if found:
+        connection.execute(
+            gaps.insert(),
+            [
+                {
+                    "symbol": touched.symbol,
+                    "interval": touched.interval,
+                    "first_open": row.previous + step,
+                    "last_open": row.open_time - step,
+                    "bars": (row.open_time - row.previous) // step - 1,
+                    "batch_id": batch_id,
+                }
+                for row in found
+            ],
+        )
+
+
+def of_series(
+    connection: Connection,
+    symbol: str,
+    interval: str,
+    *,
+    since: int | None = None,
+    until: int | None = None,
+) -> list[Gap]:
+    """List the recorded gaps of a series that touch the bars since <= open_time < until."""
+    g = gaps.c
+    query = (
+        sa.select(g.symbol, g.interval, g.first_open, g.last_open, g.bars)
+        .where(g.symbol == symbol, g.interval == interval)
+        .order_by(g.first_open)
+    )
+    if since is not None:
+        query = query.where(g.last_open >= since)
+    if until is not None:
+        query = query.where(g.first_open < until)
+    return [Gap(*row) for row in connection.execute(query)]

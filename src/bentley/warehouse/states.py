@@ -1,0 +1,29 @@
+"""How far a source has been read: saved only with the rows that it covers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from bentley.warehouse.schema import source_states
+
+
+def load(connection: Connection, source: str) -> dict[str, Any]:
+    """Read the states of a source by name."""
+    c = source_states.c
+    rows = connection.execute(sa.select(c.name, c.state).where(c.source == source))
+    return {row.name: json.loads(row.state) for row in rows}
+
+
+def save(connection: Connection, source: str, name: str, state: Any, *, batch_id: int) -> None:
+    """Replace one state."""
+    c = source_states.c
+    values = {"state": json.dumps(state, sort_keys=True), "batch_id": batch_id}
+    updated = connection.execute(
+        source_states.update().where(c.source == source, c.name == name).values(**values)
+    )
+    if not updated.rowcount:
+        connection.execute(source_states.insert().values(source=source, name=name, **values))

@@ -1,0 +1,164 @@
+"""What every test may use: settings of a private home, and real databases."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+
+from bentley import settings as bentley_settings
+from bentley.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDED = ROOT.parent / "shared" / "data"
+CI = os.environ.get("CI") == "true"
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts its background jobs so, and every process below would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_caller(monkeypatch, tmp_path_factory):
+    for name in list(os.environ):
+        if name.startswith("BENTLEY_") or name in {
+            "AIRBYTE_CONNECTION_ID",
+            "KNIME_EXECUTABLE",
+            "MLFLOW_TRACKING_URI",
+        }:
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))  # no .env of the checkout
+
+
+@pytest.fixture(scope="session")
+def recorded() -> Path:
+    """The recorded market data beside the checkout."""
+    if not RECORDED.is_dir():
+        if CI:
+            pytest.fail("the recorded market data (../shared/data) is not here")
+        pytest.skip("the recorded market data (../shared/data) is not here")
+    return RECORDED
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class MariaDb:
+    """A private server: its port, its own user, and databases made on demand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.made = 0
+
+    def install(self) -> None:
+        installer = shutil.which("mariadb-install-db") or ""
+        subprocess.run(
+            [
+                installer,
+                "--no-defaults",
+                f"--datadir={self.folder / 'data'}",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+            ],
+            check=True,
+            capture_output=True,
+        )
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    shutil.which("mariadbd") or "",
+                    "--no-defaults",
+                    *(["--user=root"] if os.geteuid() == 0 else []),
+                    f"--datadir={self.folder / 'data'}",
+                    f"--port={self.port}",
+                    "--bind-address=127.0.0.1",
+                    f"--socket={self.folder / 's'}",
+                    f"--pid-file={self.folder / 'pid'}",
+                    "--innodb-buffer-pool-size=256M",
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        for _ in range(300):
+            # a refused connect of the driver's would leave its socket open
+            with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+                if probe.connect_ex(str(self.folder / "s")) == 0:
+                    return
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            time.sleep(0.1)
+        pytest.fail("MariaDB did not start")
+
+    def admin(self) -> Any:
+        return pymysql.connect(user="root", unix_socket=str(self.folder / "s"), autocommit=True)
+
+    def stop(self, *, hard: bool = False) -> None:
+        if self.process is not None:
+            self.process.kill() if hard else self.process.terminate()
+            self.process.wait()
+            self.process = None
+
+    def database(self) -> str:
+        """Make an empty database and return its address."""
+        self.made += 1
+        name = f"mansa_bot_{self.made}"
+        with self.admin() as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+            cursor.execute("CREATE USER IF NOT EXISTS 'bentley'@'127.0.0.1' IDENTIFIED BY 'pw-7'")
+            cursor.execute("GRANT ALL ON *.* TO 'bentley'@'127.0.0.1'")
+        return f"mysql+pymysql://bentley:pw-7@127.0.0.1:{self.port}/{name}"
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDb]:
+    """A real MariaDB server of this session's own."""
+    if shutil.which("mariadbd") is None:
+        if CI:
+            pytest.fail("mariadbd is not installed")
+        pytest.skip("mariadbd is not installed")
+    folder = Path(tempfile.mkdtemp(prefix="bmy"))  # short: a socket's path may have 107 bytes
+    server = MariaDb(folder)
+    try:
+        server.install()
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def database_url(request) -> str | None:
+    """An empty database of each kind: None is SQLite in the private home."""
+    if request.param == "sqlite":
+        return None
+    server: MariaDb = request.getfixturevalue("mariadb")
+    return server.database()
+
+
+@pytest.fixture
+def settings(tmp_path) -> Callable[..., Settings]:
+    """Settings of a private home, with what a test adds."""
+
+    def make(**overrides: Any) -> Settings:
+        return bentley_settings.load(**({"home": tmp_path / "home"} | overrides))
+
+    return make

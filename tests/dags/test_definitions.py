@@ -1,0 +1,46 @@
+"""The DAGs as the public contract names them."""
+
+from __future__ import annotations
+
+OHLCV = "mysql://mansa_bot/binance_ohlcv"
+PROCESSED = "mysql://mansa_bot/knime_processed"
+
+
+def test_every_file_imports(described):
+    assert described["errors"] == {}
+
+
+def test_ids_owners_and_schedules(described):
+    seen = {dag_id: (dag["owner"], dag["schedule"]) for dag_id, dag in described["dags"].items()}
+    assert seen == {
+        "airbyte_sync_dag": ("airflow", "@hourly"),
+        "knime_cli_workflow": ("airflow", [OHLCV]),
+        "mlflow_logging_dag": ("bentley-bot", [OHLCV, PROCESSED]),
+        "bentley_master_orchestration": ("bentley-bot", "@daily"),
+    }
+
+
+def test_who_emits_what(described):
+    outlets = {dag_id: dag["outlets"] for dag_id, dag in described["dags"].items()}
+    assert outlets == {
+        "airbyte_sync_dag": [OHLCV],
+        "knime_cli_workflow": [PROCESSED],
+        "mlflow_logging_dag": [],
+        "bentley_master_orchestration": [],
+    }
+
+
+def test_a_stage_runs_one_at_a_time_and_is_never_run_for_the_past(described):
+    for dag_id in ("airbyte_sync_dag", "knime_cli_workflow", "mlflow_logging_dag"):
+        assert described["dags"][dag_id]["max_active_runs"] == 1
+    assert not any(dag["catchup"] for dag in described["dags"].values())
+
+
+def test_every_task_is_retried_by_our_policy(described):
+    for dag in described["dags"].values():
+        assert dag["policies"] == ["BentleyRetryPolicy"]
+        assert all(retries >= 1 for retries in dag["retries"].values())
+
+
+def test_every_dag_says_what_it_is_for(described):
+    assert all(dag["doc"] for dag in described["dags"].values())

@@ -1,0 +1,123 @@
+"""What Bentley adds to Airflow, taken alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def ask(script: str) -> str:
+    """Run a script with plugins/ on the path, in a process that Airflow may fill."""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "plugins"), "HOME": "/tmp"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("raised", "decision"),
+    [
+        ("RetriableError('wait', retry_after=7)", "retry 7.0"),
+        ("RetriableError('wait')", "retry None"),
+        ("ConfigurationError('set it')", "fail None"),
+        ("FatalError('no use')", "fail None"),
+        ("DataError('too many', rejected=1, read=1)", "fail None"),
+        ("ValueError('a bug')", "default None"),
+    ],
+)
+def test_an_error_is_retried_by_its_place_in_the_tree(raised, decision):
+    said = ask(
+        "from bentley.domain.errors import *\n"
+        "from bentley_retry import BentleyRetryPolicy\n"
+        f"found = BentleyRetryPolicy().evaluate({raised}, 1, 3)\n"
+        "delay = found.retry_delay.total_seconds() if found.retry_delay else None\n"
+        "print(found.action.value, delay)"
+    )
+    assert said == decision
+
+
+@pytest.mark.parametrize("page", ["grid", "graph", "grid/"])
+def test_an_old_address_leads_to_the_page_of_today(page):
+    said = ask(
+        "import asyncio\n"
+        "from bentley_ui import OldPages\n"
+        "sent = []\n"
+        "async def send(message): sent.append(message)\n"
+        "async def app(scope, receive, send): sent.append('passed on')\n"
+        f"asyncio.run(OldPages(app)({{'type': 'http', 'path': '/dags/x_dag/{page}'}}, None, send))\n"
+        "print(sent[0]['status'], dict(sent[0]['headers'])[b'location'].decode())"
+    )
+    assert said == "307 /dags/x_dag"
+
+
+def test_any_other_address_is_passed_on():
+    said = ask(
+        "import asyncio\n"
+        "from bentley_ui import OldPages\n"
+        "sent = []\n"
+        "async def app(scope, receive, send): sent.append('passed on')\n"
+        "asyncio.run(OldPages(app)({'type': 'http', 'path': '/dags/grid'}, None, None))\n"
+        "print(sent)"
+    )
+    assert said == "['passed on']"
+
+
+TICKS = """
+import asyncio, time
+import bentley_triggers
+from bentley_triggers import {trigger}
+async def soon(seconds): await real(seconds / 100)
+real, bentley_triggers.asyncio.sleep = asyncio.sleep, None
+class Clock:
+    sleep = staticmethod(soon)
+    to_thread = staticmethod(asyncio.to_thread)
+    get_running_loop = staticmethod(asyncio.get_running_loop)
+asyncio.sleep = real
+bentley_triggers.asyncio = Clock
+async def collect(trigger, seconds):
+    found = []
+    async def gather():
+        async for event in trigger.run():
+            found.append((time.monotonic(), event.payload))
+    try:
+        await asyncio.wait_for(gather(), seconds)
+    except asyncio.TimeoutError:
+        pass
+    return found
+"""
+
+
+def test_the_same_news_is_told_less_and_less_often():
+    said = ask(
+        TICKS.format(trigger="UnconsumedTrigger")
+        + "watch = UnconsumedTrigger(['track'], again=10.0)\n"
+        "watch._late = lambda: {'batches': [1]}\n"
+        "events = asyncio.run(collect(watch, 2.2))\n"
+        "waits = [later - sooner for (sooner, _), (later, _) in zip(events, events[1:])]\n"
+        "print(len(events), [round(wait * 10) for wait in waits])"
+    )
+    count, waits = said.split(" ", 1)
+    assert int(count) in {4, 5}
+    assert waits.startswith("[1, 2, 4")
+
+
+def test_a_chain_that_keeps_moving_still_meets_its_deadline():
+    said = ask(
+        TICKS.format(trigger="ChainTrigger") + "import itertools, types\n"
+        "numbers = itertools.count()\n"
+        "watch = ChainTrigger('run', deadline=time.time() + 0.3, stalled=1000.0)\n"
+        "watch._look = lambda: types.SimpleNamespace(done=False, moved=next(numbers))\n"
+        "print(asyncio.run(collect(watch, 5))[0][1])"
+    )
+    assert said == "late"

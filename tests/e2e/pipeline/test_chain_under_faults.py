@@ -1,0 +1,114 @@
+"""What must hold when events coalesce, strand or are lost, and when tasks are killed."""
+
+from __future__ import annotations
+
+import time
+
+import psutil
+import pytest
+
+from bentley.warehouse import ledger
+from bentley.warehouse.ledger import INGEST, PROCESS
+
+pytestmark = pytest.mark.timeout(600)
+
+MASTER = "bentley_master_orchestration"
+HOUR = 3_600_000
+STAGE_DAGS = ("airbyte_sync_dag", "knime_cli_workflow", "mlflow_logging_dag")
+
+
+def test_four_events_within_a_second(live):
+    for _ in range(4):
+        live.sync_beside()
+    assert live.asset_id  # looked up before the clock runs
+    started = time.monotonic()
+    for _ in range(4):
+        live.emit()
+    assert time.monotonic() - started < 1
+    live.settle()
+
+
+def test_a_consumer_slower_than_its_producer(live):
+    with live.warehouse.lock(PROCESS, wait_seconds=30) as held:
+        assert held
+        for _ in range(4):
+            live.sync_beside()
+            live.emit()
+            time.sleep(1)
+    live.settle()
+
+
+def test_a_batch_that_no_event_announced(live):
+    live.sync_beside()
+    live.settle()
+
+
+def test_stages_triggered_by_hand(live):
+    live.exchange.advance(2 * HOUR)
+    runs = [(dag_id, live.airflow.trigger(dag_id).run_id) for dag_id in reversed(STAGE_DAGS)]
+    for dag_id, run_id in runs:
+        assert live.ended(dag_id, run_id) == "success"
+    live.settle()
+
+
+@pytest.mark.parametrize("dag_id", ["knime_cli_workflow", "mlflow_logging_dag"])
+def test_a_consumer_paused_while_events_came(live, dag_id):
+    live.airflow.pause(dag_id)
+    live.sync_beside()
+    live.emit()
+    time.sleep(5)
+    assert live.waiting() > 0
+    live.airflow.unpause(dag_id)
+    live.settle()
+
+
+def test_a_killed_sync_task_is_taken_up_again(live):
+    live.exchange.advance(HOUR)
+    live.exchange.faults([{"kind": "slow", "delay": 20, "count": 2, "path": "/api/v3/klines"}])
+    run_id = live.airflow.trigger("airbyte_sync_dag").run_id
+    live.until(lambda: running(live), "the sync is at work")
+    live.until(task_of_connector, "the connector is up")
+    task_of_connector().kill()
+    live.exchange.clear_faults()
+    assert live.ended("airbyte_sync_dag", run_id, seconds=240) == "success"
+    live.settle()
+
+
+def test_two_masters_and_a_sync_by_hand_at_once(live):
+    live.exchange.advance(HOUR)
+    first, second = live.master(), live.master()
+    by_hand = live.airflow.trigger("airbyte_sync_dag").run_id
+    assert live.ended(MASTER, first, seconds=240) == "success"
+    assert live.ended(MASTER, second, seconds=240) == "success"
+    assert live.ended("airbyte_sync_dag", by_hand) == "success"
+    live.settle()
+
+
+def test_a_paused_stage_fails_the_master_with_its_reason(live):
+    live.exchange.advance(HOUR)
+    live.airflow.pause("knime_cli_workflow")
+    try:
+        run_id = live.master()
+        assert live.ended(MASTER, run_id, seconds=240) == "failed"
+        log = live.airflow.logs(MASTER, run_id, "follow")
+        assert "knime_cli_workflow is paused" in log
+        assert "unpause" in log
+    finally:
+        live.airflow.unpause("knime_cli_workflow")
+    live.settle()
+
+
+def running(live) -> list[ledger.Batch]:
+    with live.warehouse.reading() as connection:
+        return ledger.running(connection, INGEST)
+
+
+def task_of_connector() -> psutil.Process | None:
+    """The Airflow task process that runs the connector."""
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "airbyte/guard.py" in " ".join(process.cmdline()):
+                return process.parent()
+        except psutil.Error:
+            continue
+    return None

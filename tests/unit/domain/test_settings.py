@@ -1,0 +1,76 @@
+"""The settings that users rely on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bentley.domain.errors import ConfigurationError
+from bentley.settings import load
+
+
+def test_the_defaults_are_the_contract():
+    found = load()
+    assert found.symbols == ("BTCUSDT", "ETHUSDT", "BNBUSDT", "ADAUSDT")
+    assert found.intervals == ("1h",)
+    assert (found.airflow_port, found.mlflow_port) == (8080, 5000)
+    assert found.home == Path("var").resolve()
+    assert found.database_url == f"sqlite:///{Path('var').resolve()}/mansa_bot.db"
+
+
+def test_the_environment_and_a_file_are_read(monkeypatch):
+    Path(".env").write_text("BENTLEY_SYMBOLS=ethusdt, btcusdt\nBENTLEY_AIRFLOW_PORT=8081\n")
+    monkeypatch.setenv("BENTLEY_INTERVALS", "1m 1h")
+    monkeypatch.setenv("BENTLEY_SINCE", "2024-01-01")
+    found = load()
+    assert found.symbols == ("ETHUSDT", "BTCUSDT")
+    assert found.intervals == ("1m", "1h")
+    assert found.since == 1_704_067_200_000
+    assert found.airflow_port == 8081
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("BENTLEY_INTERVALS", "7h", "7h"),
+        ("BENTLEY_SYMBOLS", "BTC/USDT", "BTC/USDT"),
+        ("BENTLEY_SYMBOLS", "", "at least one symbol"),
+        ("BENTLEY_SINCE", "soon", "soon"),
+        ("BENTLEY_AIRFLOW_PORT", "99999", "less than or equal to 65535"),
+        ("BENTLEY_EXCHANGE_URL", "data.example", "data.example"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value(monkeypatch, name, value, said):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+    assert name in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_replayed_bars_have_a_database_of_their_own():
+    assert load(origin="replay:x").database_url.endswith("/var/replay/mansa_bot.db")
+    address = "mysql+pymysql://u:p@h:3307/mansa_bot?ssl=1"
+    replayed = load(origin="generated:7", warehouse_url=address)
+    assert replayed.database_url == "mysql+pymysql://u:p@h:3307/mansa_bot_replay?ssl=1"
+    assert load(warehouse_url=address).database_url == address
+
+
+def test_the_exchange_is_named_without_its_path():
+    assert load(exchange_url="https://x.example/api/v3/").exchange_url == "https://x.example"
+
+
+def test_a_child_gets_the_same_settings(monkeypatch):
+    found = load(
+        home="elsewhere",
+        symbols="BTCUSDT",
+        since="2024-01-01",
+        warehouse_url="mysql+pymysql://u:secret@h/db",
+        origin="replay:x",
+        knime_executable="/opt/knime",
+    )
+    for name, value in found.environment().items():
+        monkeypatch.setenv(name, value)
+    assert load() == found
+    assert "secret" not in repr(found)

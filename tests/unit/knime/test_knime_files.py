@@ -1,0 +1,248 @@
+"""CSV Reader, CSV Writer and Table Creator, with settings keyed as in public workflows."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from knime_support import model
+
+from bentley.domain.errors import ConfigurationError, DataError
+from bentley.knime.nodes import csvwriter
+from bentley.knime.workflow import _rooted
+
+FILES = "org.knime.base.node.io.filehandling.csv."
+READER = f"{FILES}reader.CSVTableReaderNodeFactory"
+WRITER = f"{FILES}writer.CSVWriter2NodeFactory"
+CREATOR = "org.knime.base.node.io.tablecreator.TableCreator2NodeFactory"
+CELLS = "org.knime.core.data.def."
+
+
+def chooser(path, kind="RELATIVE", where="knime.workflow", **extra):
+    return {
+        "path": {
+            "location_present": True,
+            "file_system_type": kind,
+            "file_system_specifier": where,
+            "path": path,
+        },
+        "filter_mode": {"filter_mode": "FILE"},
+    } | extra
+
+
+def reader(path="in.csv", advanced=None, limits=None, types=None, **extra):
+    spec = {}
+    if types:
+        columns = {
+            str(at): {"name": name, "has_type": True, "type": {"class": kind}}
+            for at, (name, kind) in enumerate(types.items())
+        }
+        spec = {"table_spec_config_Internals": {"individual_specs": {path: columns}}}
+    return {
+        "settings": {
+            "file_selection": chooser(path),
+            "has_column_header": True,
+            "has_row_id": False,
+            "support_short_data_rows": False,
+            "skip_empty_data_rows": False,
+            "prepend_file_idx_to_row_id": False,
+            "comment_char": "#",
+            "column_delimiter": ",",
+            "quote_char": '"',
+            "quote_escape_char": '"',
+            "use_line_break_row_delimiter": True,
+        }
+        | extra,
+        "advanced_settings": {"thousands_separator": "\0", "decimal_separator": "."}
+        | (advanced or {}),
+        "limit_rows": limits or {},
+        "encoding": {"charset": "UTF-8"},
+    } | spec
+
+
+def test_types_are_guessed_from_all_cells(run_node, tmp_path):
+    (tmp_path / "in.csv").write_text(
+        'i,l,d,s,e\n1,5000000000,0.5,"a, ""b""",\n# gone\n-2,1, 1e3 , c ,""\n,,,,\n'
+    )
+    found = run_node(READER, reader())
+    assert found.dtypes == [pl.Int32, pl.Int64, pl.Float64, pl.String, pl.String]
+    assert found.rows() == [
+        (1, 5_000_000_000, 0.5, 'a, "b"', None),
+        (-2, 1, 1000.0, "c", None),
+        (None, None, None, None, None),
+    ]
+
+
+def test_saved_types_win_and_a_cell_that_does_not_fit_fails(run_node, tmp_path):
+    (tmp_path / "in.csv").write_text("a,b\n01,2\n")
+    types = {"a": "java.lang.String", "b": "java.lang.Double"}
+    found = run_node(READER, reader(types=types))
+    assert found.rows() == [("01", 2.0)]
+    (tmp_path / "in.csv").write_text("a,b\n01,x\n")
+    with pytest.raises(DataError, match=r"'b' of .* holds 'x', which is no Float64"):
+        run_node(READER, reader(types=types))
+
+
+def test_header_delimiter_decimals_and_limits(run_node, tmp_path):
+    (tmp_path / "in.csv").write_text("title\n1;2,5\n2;3,5\n3;4,5\n")
+    settings = reader(
+        has_column_header=False,
+        column_delimiter=";",
+        advanced={"decimal_separator": ","},
+        limits={
+            "skip_lines": True,
+            "number_of_lines_to_skip": ("xlong", 1),
+            "skip_data_rows": True,
+            "number_of_rows_to_skip": ("xlong", 1),
+            "limit_data_rows": True,
+            "max_rows": ("xlong", 1),
+        },
+    )
+    found = run_node(READER, settings)
+    assert found.to_dict(as_series=False) == {"Column0": [2], "Column1": [3.5]}
+
+
+def test_short_and_long_rows_and_missing_files_fail(run_node, tmp_path):
+    for row, cells in (("1", 1), ("1,2,3", 3)):
+        (tmp_path / "in.csv").write_text(f"a,b\n1,2\n{row}\n")
+        with pytest.raises(DataError, match=f"data row 2 .* has {cells} cells and not 2"):
+            run_node(READER, reader())
+    with pytest.raises(ConfigurationError, match=r"no file .*gone\.csv"):
+        run_node(READER, reader("gone.csv"))
+
+
+def test_a_line_of_a_quoted_cell_is_no_comment(run_node, tmp_path):
+    (tmp_path / "in.csv").write_text('a,b\n"x\n#y",1\n#z,2\n')
+    assert run_node(READER, reader()).rows() == [("x\n#y", 1)]
+
+
+def test_names_that_come_twice_are_told_apart(run_node, tmp_path):
+    (tmp_path / "in.csv").write_bytes(b"\xef\xbb\xbfa,a,\n1,2,3\n")
+    assert run_node(READER, reader()).columns == ["a", "a (#1)", "Column2"]
+
+
+def test_reader_says_what_it_lacks(lacks):
+    settings = reader(has_row_id=True, advanced={"thousands_separator": "."})
+    settings["settings"]["file_selection"] = chooser("x", kind="CONNECTED", where="amazon-s3")
+    found = lacks(READER, settings)
+    assert len(found) == 3
+    assert any("'CONNECTED'" in line for line in found)
+    assert any("has_row_id" in line for line in found)
+    assert any("thousands_separator" in line for line in found)
+    remote = reader()
+    remote["settings"]["file_selection"] = chooser("https://host/x.csv", kind="CUSTOM_URL")
+    assert lacks(READER, remote) == [
+        "the address 'https' in 'settings/file_selection/path' is not supported"
+    ]
+
+
+def writer(path="out.csv", advanced=None, exists="overwrite", **extra):
+    return {
+        "settings": {
+            "file_chooser_settings": chooser(
+                path, create_missing_folders=False, if_path_exists=exists
+            ),
+            "column_delimiter": ",",
+            "row_delimiter": None,
+            "quote_char": ("xchar", '"'),
+            "quote_escape_char": ("xchar", '"'),
+            "write_column_header": True,
+            "write_row_header": False,
+        }
+        | extra,
+        "advanced_settings": {
+            "missing_value_pattern": "",
+            "compress_with_gzip": False,
+            "quote_mode": "STRINGS_ONLY",
+            "decimal_separator": ("xchar", "."),
+            "keep_trailing_zero_in_decimals": False,
+        }
+        | (advanced or {}),
+        "comment_header_settings": {"add_time_to_comment": False},
+        "encoding": {"character_set": "UTF-8"},
+    }
+
+
+FRAME = pl.DataFrame(
+    {"s": ['a "b"', None, ""], "x": [1.0, 0.1, None], "n": [1, None, 3], "t": [True, None, False]}
+)
+
+
+def test_strings_are_quoted_and_trailing_zeros_cut(run_node, tmp_path):
+    assert run_node(WRITER, writer(), FRAME) is None
+    assert (tmp_path / "out.csv").read_text() == (
+        '"s","x","n","t"\n"a ""b""",1,1,true\n,0.1,,\n"",,3,false\n'
+    )
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_quotes_where_needed_and_zeros_kept(run_node, tmp_path):
+    advanced = {
+        "quote_mode": "IF_NEEDED",
+        "keep_trailing_zero_in_decimals": True,
+        "missing_value_pattern": "?",
+    }
+    run_node(WRITER, writer(advanced=advanced, column_delimiter=";"), FRAME)
+    assert (tmp_path / "out.csv").read_text() == (
+        's;x;n;t\n"a ""b""";1.0;1;true\n?;0.1;?;?\n;?;3;false\n'
+    )
+
+
+def test_an_existing_file_and_a_missing_folder(run_node, tmp_path):
+    (tmp_path / "out.csv").write_text("old")
+    with pytest.raises(ConfigurationError, match="exists, and the node is set to fail"):
+        run_node(WRITER, writer(exists="fail"), FRAME)
+    assert (tmp_path / "out.csv").read_text() == "old"
+    with pytest.raises(ConfigurationError, match=r"folder .*deep does not exist"):
+        run_node(WRITER, writer("deep/out.csv"), FRAME)
+
+
+def test_writer_says_what_it_lacks(lacks):
+    settings = writer(exists="append", write_row_header=True, advanced={"compress_with_gzip": True})
+    settings["comment_header_settings"]["add_user_to_comment"] = True
+    assert len(lacks(WRITER, settings)) == 4
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(
+        st.tuples(
+            st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1),
+            st.floats(allow_nan=False, allow_infinity=False),
+        ),
+        max_size=10,
+    )
+)
+def test_what_is_written_reads_back_exactly(rows):
+    frame = pl.DataFrame(rows, schema={"s": pl.String, "x": pl.Float64}, orient="row")
+    config = _rooted(model(writer()))
+    parts = config.config("settings"), config.config("advanced_settings")
+    text = csvwriter.to_csv(frame, *parts)
+    back = list(csv.reader(io.StringIO(text, newline="")))[1:]
+    assert [(cell, float(number)) for cell, number in back] == rows
+
+
+def test_table_creator(run_node, lacks):
+    column = lambda name, cell: {"ColumnName": name, "ColumnClass": {"cell_class": CELLS + cell}}  # noqa: E731
+    settings = {
+        "rowIndices": [0, 0, 2, 2],
+        "columnIndices": [0, 1, 0, 1],
+        "values": ["x", "1", "", "3"],
+        "rowIdPrefix": "Row",
+        "rowIdSuffix": "",
+        "rowIdStartValue": 0,
+        "highlightOutputTable": False,
+        "columnProperties": {
+            "0": column("s", "StringCell") | {"MissValuePattern": ""},
+            "1": column("n", "IntCell"),
+        },
+    }
+    found = run_node(CREATOR, settings)
+    assert found.rows() == [("x", 1), (None, None), (None, 3)]
+    assert found.dtypes == [pl.String, pl.Int32]
+    settings["columnProperties"]["1"] = column("n", "DateCell")
+    assert lacks(CREATOR, settings) == [f"column 'n' of type '{CELLS}DateCell' is not supported"]

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from knime_support import model, spec
+
+from bentley.domain.errors import ConfigurationError
+from bentley.knime import engine, workflow, writer, xmlconfig
+from bentley.knime.workflow import Connection
+from bentley.knime.xmlconfig import Config
+
+RENAMER = "org.knime.base.node.preproc.column.renamer.ColumnRenamerNodeFactory"
+CREATOR = "org.knime.base.node.io.tablecreator.TableCreator2NodeFactory"
+
+
+def _pair():
+    return [
+        spec("Table Creator", CREATOR),
+        spec("Column Renamer", RENAMER, model({"renamings": {}}), after=((1, 1),)),
+    ]
+
+
+def _unpack(archive: bytes, folder: Path) -> Path:
+    with zipfile.ZipFile(io.BytesIO(archive)) as source:
+        source.extractall(folder)
+    return folder / "test"
+
+
+def test_archive_folder_and_file_load_the_same(tmp_path):
+    archive = writer.archive("test", _pair(), {"name": "x", "count": 3, "share": 0.5})
+    (tmp_path / "w.knwf").write_bytes(archive)
+    folder = _unpack(archive, tmp_path)
+    loaded = [
+        workflow.load(path) for path in (tmp_path / "w.knwf", folder, folder / "workflow.knime")
+    ]
+    for one in loaded:
+        assert one.name == "test"
+        assert one.variables == {"name": "x", "count": 3, "share": 0.5}
+        assert one.connections == [Connection("1", 1, "2", 1)]
+        assert [node.factory for node in one.nodes.values()] == [CREATOR, RENAMER]
+        assert one.nodes["2"].name == "Column Renamer"
+    assert loaded[0].folder == tmp_path.resolve()
+    assert loaded[1].folder == folder.resolve()
+
+
+def _zip(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"a/workflow.knime": b"", "b/workflow.knime": b""}, "exactly one workflow folder"),
+        ({"a/../../etc/x": b""}, "unsafe path"),
+        ({"/a/x": b""}, "unsafe path"),
+        ({"a\\..\\x": b""}, "unsafe path"),
+        ({"a/other": b""}, "lacks workflow.knime"),
+    ],
+)
+def test_unsafe_and_incomplete_archives_are_refused(tmp_path, files, said):
+    with pytest.raises(ConfigurationError, match=said):
+        workflow.load(_zip(tmp_path / "w.knwf", files))
+
+
+def test_what_is_no_archive_and_what_is_not_there(tmp_path):
+    (tmp_path / "w.knwf").write_text("hello")
+    with pytest.raises(ConfigurationError, match=r"not a .knwf archive"):
+        workflow.load(tmp_path / "w.knwf")
+    with pytest.raises(ConfigurationError, match="no workflow at"):
+        workflow.load(tmp_path / "missing.knwf")
+
+
+def test_a_settings_file_that_unpacks_too_large_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "MAX_BYTES", 1000)
+    path = tmp_path / "w.knwf"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/workflow.knime", b" " * 100_000)
+    assert path.stat().st_size < 1000
+    with pytest.raises(ConfigurationError, match="larger than 1000 bytes"):
+        workflow.load(path)
+
+
+def test_a_settings_path_can_not_leave_the_folder(tmp_path):
+    folder = _unpack(writer.archive("test", _pair(), {}), tmp_path)
+    file = folder / "workflow.knime"
+    file.write_bytes(file.read_bytes().replace(b"Column Renamer (#2)", b"../../etc"))
+    with pytest.raises(ConfigurationError, match="out of the workflow's folder"):
+        workflow.load(folder)
+
+
+def _meta_workflow(folder: Path, kind: str) -> Path:
+    """Table Creator -> metanode 7 (Column Renamer 2 inside) -> Column Renamer 3."""
+    inner = _unpack(writer.archive("test", _pair(), {}), folder / "inner")
+    outer = _unpack(
+        writer.archive(
+            "test", [*_pair(), spec("Column Renamer", RENAMER, model({"renamings": {}}))], {}
+        ),
+        folder / "outer",
+    )
+    meta = outer / "Meta (#7)"
+    (inner / "Table Creator (#1)" / "settings.xml").unlink()
+    inner.rename(meta)
+    inside = xmlconfig.parse((meta / "workflow.knime").read_bytes())
+    del inside.config("nodes").children["node_1"]
+    _link(inside, [(-1, 0, 2, 1), (2, 1, -1, 0)])
+    (meta / "workflow.knime").write_bytes(xmlconfig.write(inside))
+    root = xmlconfig.parse((outer / "workflow.knime").read_bytes())
+    nodes = root.config("nodes")
+    del nodes.children["node_2"]
+    node = nodes.sub("node_7")
+    node.put("id", 7).put("node_is_meta", True).put("node_type", kind)
+    node.put("node_settings_file", "Meta (#7)/workflow.knime")
+    if kind == "SubNode":
+        node.put("node_settings_file", "Meta (#7)/settings.xml").put("node_is_meta", False)
+        settings = Config("settings.xml").put("name", "My Component")
+        (meta / "settings.xml").write_bytes(xmlconfig.write(settings))
+    _link(root, [(1, 1, 7, 0), (7, 0, 3, 1)])
+    (outer / "workflow.knime").write_bytes(xmlconfig.write(root))
+    return outer
+
+
+def _link(root: Config, links: list[tuple[int, int, int, int]]) -> None:
+    root.sub("connections").children.clear()
+    for at, link in enumerate(links):
+        connection = root.sub("connections").sub(f"connection_{at}")
+        for key, value in zip(("sourceID", "sourcePort", "destID", "destPort"), link, strict=True):
+            connection.put(key, value)
+
+
+def test_a_metanode_is_opened_up(tmp_path):
+    loaded = workflow.load(_meta_workflow(tmp_path, "MetaNode"))
+    assert set(loaded.nodes) == {"1", "3", "7:2"}
+    assert loaded.connections == [Connection("1", 1, "7:2", 1), Connection("7:2", 1, "3", 1)]
+    assert engine.check(loaded) == []
+    assert [done.node_id for done in engine.run(loaded).nodes] == ["1", "7:2", "3"]
+
+
+def test_a_component_is_named_as_unsupported(tmp_path):
+    loaded = workflow.load(_meta_workflow(tmp_path, "SubNode"))
+    (lack,) = engine.check(loaded)
+    assert (lack.node_id, lack.node_name) == ("7", "My Component")
+    assert "component" in lack.what
+
+
+def test_values_override_and_unknown_ones_are_refused(save):
+    loaded = save(_pair(), {"a": "1", "b": "2"})
+    assert workflow.values(loaded, {"b": "3"}) == {"a": "1", "b": "3"}
+    with pytest.raises(ConfigurationError, match="no variable typo; it has a, b"):
+        workflow.values(loaded, {"typo": "3"})

@@ -1,0 +1,111 @@
+"""Which exchange a run talks to, and that no origin ever overwrites another's bars."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+from bentley.domain.errors import ConfigurationError, FatalError, RetriableError
+from bentley.services import market_choice
+from bentley.services.market_choice import chosen
+from bentley.warehouse.warehouse import Warehouse
+
+OPEN = 1_600_002_000_000
+HOUR = 3_600_000
+HEADER = (
+    "open_time,open,high,low,close,volume,close_time,quote_asset_volume,trades,"
+    "taker_buy_base,taker_buy_quote,ignore"
+)
+
+
+@pytest.fixture
+def recording(tmp_path):
+    folder = tmp_path / "some_klines"
+    folder.mkdir()
+    rows = [
+        f"{OPEN + i * HOUR},10.0,12.0,9.0,11.0,5.0,{OPEN + (i + 1) * HOUR - 1},55.0,3,2.0,22.0,0"
+        for i in range(10)
+    ]
+    (folder / "BTCUSDT-1h.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    return folder
+
+
+def rows_in(path) -> int:
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        found = connection.execute(sa.text("SELECT COUNT(*) FROM gaps")).scalar_one()
+    engine.dispose()
+    return found
+
+
+def test_a_replay_covers_every_row_with_its_clock_just_after_the_last(settings, recording):
+    with chosen(settings(), recording) as choice:
+        assert choice.settings.since == OPEN
+        assert choice.settings.origin == "replay:some_klines"
+        assert choice.settings.replayed
+        assert market_choice.exchange.server_time(choice.settings.exchange_url) == OPEN + 10 * HOUR
+
+
+def test_until_stops_the_replays_clock(settings, recording):
+    given = settings(until=OPEN + 4 * HOUR)
+    with chosen(given, recording) as choice:
+        assert market_choice.exchange.server_time(choice.settings.exchange_url) == OPEN + 4 * HOUR
+
+
+def test_a_folder_without_the_symbols_is_refused_with_what_it_has(settings, recording):
+    with (
+        pytest.raises(ConfigurationError, match=r"DOGEUSDT.*BTCUSDT"),
+        chosen(settings(symbols="DOGEUSDT"), recording),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("error", [RetriableError("no answer"), FatalError("a portal's page")])
+def test_where_the_public_exchange_gives_no_answer_bars_are_generated(settings, monkeypatch, error):
+    def ask(*_, **__):
+        raise error
+
+    monkeypatch.setattr(market_choice.exchange, "server_time", ask)
+    with chosen(settings(), None) as choice:
+        assert choice.settings.origin == f"generated:{market_choice.GENERATED_SEED}"
+        assert "GENERATED" in choice.notice
+        assert str(error) in choice.notice
+
+
+def test_an_exchange_that_was_named_is_never_replaced(settings):
+    named = settings(exchange_url="http://127.0.0.1:9")
+    with pytest.raises(RetriableError, match=r"127\.0\.0\.1:9"), chosen(named, None):
+        pass
+
+
+def test_bars_of_another_origin_are_set_aside_whole(settings, recording):
+    first = settings(origin="generated:1")
+    with Warehouse.open(first) as warehouse, warehouse.writing() as connection:
+        connection.execute(sa.text("INSERT INTO gaps VALUES ('BTCUSDT', '1h', 1, 2, 3, 4)"))
+    home = settings().home / "replay"
+    for _ in range(2):
+        with chosen(settings(), recording):
+            assert rows_in(home / "mansa_bot.db") == 0
+            assert rows_in(home / "mansa_bot.generated-1.db") == 1
+        market_choice.make_room(first)  # back to the first: its bars are where they were
+        assert rows_in(home / "mansa_bot.db") == 1
+    names = sorted(path.name for path in home.glob("mansa_bot*.db"))
+    assert names == ["mansa_bot.db", "mansa_bot.replay-some_klines.db"]
+
+
+def test_the_real_warehouse_takes_no_replayed_bar(settings):
+    address = f"sqlite:///{settings().home}/mansa_bot.db"
+    Warehouse.open(settings()).close()
+    with pytest.raises(ConfigurationError, match="holds bars of origin 'exchange'"):
+        Warehouse.open(_as_replay(settings, address))
+
+
+def _as_replay(settings, address):
+    """Settings that would write replayed bars straight into the real file."""
+
+    class Wrong(type(settings())):
+        @property
+        def database_url(self) -> str:
+            return address
+
+    return Wrong(home=settings().home, origin="replay:x")

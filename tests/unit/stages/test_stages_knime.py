@@ -1,0 +1,79 @@
+"""The KNIME stage with KNIME_EXECUTABLE set: KNIME is believed by what landed, not by its exit."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from chain_support import batches, digest, ingest_batch, series
+
+from bentley.domain.errors import ConfigurationError, FatalError
+from bentley.stages.process import process
+from bentley.warehouse.ledger import COMMITTED, FAILED, PROCESS
+from bentley.warehouse.warehouse import Warehouse
+
+STANDIN = Path(__file__).resolve().parents[2] / "contract" / "knime_batch"
+
+
+@pytest.fixture
+def launcher(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "knime"
+    folder.mkdir()
+    path = folder / "knime"
+    script = Path(__file__).with_name("knime_launcher.py")
+    path.write_text(f'#!/bin/sh\nPYTHONPATH={STANDIN} exec {sys.executable} {script} "$@"\n')
+    path.chmod(0o755)
+    monkeypatch.setenv("LAUNCHER_DOES", "work")
+    monkeypatch.setenv("LAUNCHER_SEEN", str(tmp_path / "seen"))
+    return path
+
+
+def test_knime_and_the_embedded_engine_give_the_same_tables(settings, mariadb, launcher, tmp_path):
+    tables = []
+    for executable in (None, launcher):
+        given = settings(warehouse_url=mariadb.database(), knime_executable=executable)
+        with Warehouse.open(given) as warehouse:
+            ingest_batch(warehouse, series(60))
+            report = process(given)
+            assert report.engine == ("knime" if executable else "bentley-knime")
+            assert report.rows_written == 60
+            tables.append(digest(warehouse))
+    assert tables[0] == tables[1]
+    seen = [json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()]
+    assert len(seen) == 1
+    assert "pw-7" not in json.dumps(seen)
+    assert seen[0]["variables"]["symbol"] == "BTCUSDT"
+
+
+@pytest.mark.parametrize(("behaviour", "said"), [("nothing", "none of 60 bars"), ("fail", "KNIME")])
+def test_what_did_not_land_is_not_processed(
+    settings, mariadb, launcher, monkeypatch, behaviour, said
+):
+    monkeypatch.setenv("LAUNCHER_DOES", behaviour)
+    given = settings(warehouse_url=mariadb.database(), knime_executable=launcher)
+    with Warehouse.open(given) as warehouse:
+        ingest_batch(warehouse, series(60))
+        with pytest.raises(FatalError, match=said):
+            process(given)
+        assert [batch.status for batch in batches(warehouse, PROCESS)] == [FAILED]
+        monkeypatch.setenv("LAUNCHER_DOES", "work")
+        assert process(given).status == COMMITTED
+
+
+def test_sqlite_is_refused_for_knime_itself(settings, launcher):
+    given = settings(knime_executable=launcher)
+    with Warehouse.open(given) as warehouse:
+        ingest_batch(warehouse, series(5))
+        with pytest.raises(ConfigurationError, match="BENTLEY_WAREHOUSE_URL"):
+            process(given)
+        assert [batch.status for batch in batches(warehouse, PROCESS)] == [FAILED]
+
+
+def test_a_launcher_that_is_not_there_is_named(settings, mariadb):
+    given = settings(warehouse_url=mariadb.database(), knime_executable="/nowhere/knime")
+    with Warehouse.open(given) as warehouse:
+        ingest_batch(warehouse, series(5))
+    with pytest.raises(ConfigurationError, match="/nowhere/knime"):
+        process(given)

@@ -1,0 +1,88 @@
+"""Several processes write at once, on both databases, and none of them fails."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import sqlalchemy as sa
+
+from bentley.warehouse.ledger import INGEST, PROCESS
+from bentley.warehouse.schema import binance_ohlcv, quarantine
+from bentley.warehouse.schema import gaps as gaps_table
+from unit.stages.chain_support import batches, consumed, rows_of
+
+WRITERS = 4
+ROUNDS = 12
+
+WRITE = textwrap.dedent("""
+    import json, sys
+    from bentley import settings
+    from bentley.warehouse import ledger, states
+    from bentley.warehouse.warehouse import Warehouse
+    sys.path.insert(0, sys.argv[4])
+    from unit.stages.chain_support import add_rows, bar
+    number, shared = int(sys.argv[2]), sys.argv[3] == "shared"
+    symbol = "SHARED" if shared else f"W{number}"
+    print("ready", flush=True)
+    sys.stdin.readline()
+    with Warehouse.open(settings.load(**json.loads(sys.argv[1]))) as warehouse:
+        for turn in range(ROUNDS):
+            with warehouse.writing() as connection:
+                batch = ledger.begin(connection, "ingest", engine="test", pipeline_runs=["run"])
+            first = 0 if shared else turn * 5
+            rows = [bar(first + 2 * at, f"{number + 1}.{turn:08d}", symbol=symbol, low="0.1")
+                    for at in range(20)]
+            bad = bar(number * 1000 + turn, symbol=symbol, volume="-1.0")
+            add_rows(warehouse, batch, [*rows, bad])
+            with warehouse.writing() as connection:
+                states.save(connection, "source", symbol, {"at": turn}, batch_id=batch)
+                ledger.close(connection, batch, checksum="c")
+            with warehouse.reading() as connection:
+                mine = [one.id for one in ledger.unconsumed(connection, "process")
+                        if one.id == batch]
+            with warehouse.writing() as connection:
+                ledger.consume(connection, "process", mine, by=batch)
+    print("done", flush=True)
+""").replace("ROUNDS", str(ROUNDS))
+
+
+@pytest.mark.parametrize("mode", ["own", "shared"])
+def test_writers_at_once(opened, warehouse, request, mode):
+    """Each with a series of its own, as stages are; and all on one, which nothing forbids."""
+    given = {"home": str(opened.home)}
+    if opened.warehouse_url is not None:
+        given["warehouse_url"] = opened.warehouse_url.get_secret_value()
+    tests = str(request.config.rootpath / "tests")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITE, json.dumps(given), str(number), mode, tests],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(WRITERS)
+    ]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * WRITERS
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    ends = [process.communicate(timeout=200) for process in processes]
+    assert [errors[-2000:] for _, errors in ends] == [""] * WRITERS
+    assert [out for out, _ in ends] == ["done\n"] * WRITERS
+    made = batches(warehouse, INGEST)
+    assert len(made) == WRITERS * ROUNDS
+    assert {batch.status for batch in made} == {"committed"}
+    assert len(consumed(warehouse, PROCESS)) == WRITERS * ROUNDS
+    assert len(rows_of(warehouse, quarantine, "fingerprint")) == WRITERS * ROUNDS
+    bars_stored = len(rows_of(warehouse, binance_ohlcv, "symbol"))
+    with warehouse.reading() as connection:
+        missing = connection.scalar(sa.select(sa.func.sum(gaps_table.c.bars)))
+    if mode == "own":  # two combs of every other bar, shifted by 5 each round
+        assert bars_stored == WRITERS * len(
+            {r * 5 + 2 * k for r in range(ROUNDS) for k in range(20)}
+        )
+    else:
+        assert (bars_stored, missing) == (20, 19)
