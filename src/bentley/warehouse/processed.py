@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from bentley.domain.bars import FIELDS
+from bentley.domain.clock import iso
 from bentley.domain.errors import FatalError
 from bentley.warehouse import bulk, quarantine
 from bentley.warehouse.ledger import PROCESS, Range
@@ -20,7 +21,6 @@ from bentley.warehouse.schema import (
     knime_processed,
 )
 
-_REMOVED = "removed by the workflow"
 _REJECT_COLUMNS = (*FIELDS, "source_batch_id", "reject_reason")
 
 
@@ -64,7 +64,9 @@ def fold(connection: Connection, span: Span, *, batch_id: int, taken: Sequence[i
 
     `taken` are the ingest batches that this one consumes. Bars of a batch that nobody has
     consumed yet are the next run's, even where some of them are in the table already.
-    Raises FatalError when what landed does not account for every bar that it must.
+    The workflow lands every bar, those that it refuses with a reason: one without a landing
+    row was lost, whatever the workflow's exit said. Raises FatalError for that, and for
+    landing rows beyond the bars that went in.
     """
     landed = sa.and_(span.of(knime_landing), knime_landing.c.batch_id == batch_id)
     due = _due(span, batch_id, taken)
@@ -74,7 +76,8 @@ def fold(connection: Connection, span: Span, *, batch_id: int, taken: Sequence[i
             due
         )
     ).one()
-    rejected = _reject(connection, landed, due, batch_id)
+    _all_landed(connection, span, due, batch_id, read=read)
+    rejected = _reject(connection, landed, batch_id)
     replaced = span.of(knime_processed)
     connection.execute(knime_processed.delete().where(replaced))
     names = [column.name for column in knime_processed.c]
@@ -83,13 +86,6 @@ def fold(connection: Connection, span: Span, *, batch_id: int, taken: Sequence[i
     )
     connection.execute(knime_processed.insert().from_select(names, good))
     written = connection.scalar(sa.select(sa.func.count()).where(replaced)) or 0
-    arrived = connection.scalar(sa.select(sa.func.count()).where(landed))
-    if read and not arrived:
-        msg = (
-            f"{span.symbol} {span.interval}: the workflow ended as if it had worked, but none of "
-            f"{read} bars is in {knime_landing.name}: look at its writer and its variables"
-        )
-        raise FatalError(msg)
     if read != written + rejected:
         msg = (
             f"{span.symbol} {span.interval}: {read} closed bars went into the workflow, but {written} "
@@ -123,24 +119,28 @@ def _due(span: Span, batch_id: int, taken: Sequence[int]) -> sa.ColumnElement[bo
     )
 
 
-def _reject(
-    connection: Connection,
-    landed: sa.ColumnElement[bool],
-    due: sa.ColumnElement[bool],
-    batch_id: int,
-) -> int:
-    marked = connection.execute(
+def _all_landed(
+    connection: Connection, span: Span, due: sa.ColumnElement[bool], batch_id: int, *, read: int
+) -> None:
+    raw = binance_ohlcv.c
+    lost, first = connection.execute(
+        sa.select(sa.func.count(), sa.func.min(raw.open_time)).where(due, ~_landed(batch_id))
+    ).one()
+    if lost:
+        msg = (
+            f"{span.symbol} {span.interval}: the workflow ended as if it had worked, but {lost} of "
+            f"{read} bars are not in {knime_landing.name}, the first of {iso(first)}; nothing was "
+            "stored: look at the workflow's writer, its filters and its variables"
+        )
+        raise FatalError(msg)
+
+
+def _reject(connection: Connection, landed: sa.ColumnElement[bool], batch_id: int) -> int:
+    rows = connection.execute(
         sa.select(*(knime_landing.c[name] for name in _REJECT_COLUMNS)).where(
             landed, knime_landing.c.reject_reason.is_not(None)
         )
     ).all()
-    raw = binance_ohlcv.c
-    removed = connection.execute(
-        sa.select(*(raw[name] for name in FIELDS), raw.batch_id, sa.literal(_REMOVED)).where(
-            due, ~_landed(batch_id)
-        )
-    ).all()
-    rows = [*marked, *removed]
     if rows:
         names = [*FIELDS, "source_batch_id", "reason"]
         text = [[None if cell is None else str(cell) for cell in row] for row in rows]

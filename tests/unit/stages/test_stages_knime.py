@@ -47,7 +47,7 @@ def test_knime_and_the_embedded_engine_give_the_same_tables(settings, mariadb, l
     assert seen[0]["variables"]["symbol"] == "BTCUSDT"
 
 
-@pytest.mark.parametrize(("behaviour", "said"), [("nothing", "none of 60 bars"), ("fail", "KNIME")])
+@pytest.mark.parametrize(("behaviour", "said"), [("nothing", "60 of 60 bars"), ("fail", "KNIME")])
 def test_what_did_not_land_is_not_processed(
     settings, mariadb, launcher, monkeypatch, behaviour, said
 ):
