@@ -3,7 +3,8 @@
 The copy is how a password gets to KNIME: the value of a workflow variable is written into the
 copy's `workflow.knime`, where KNIME keeps its defaults. No argument and no environment variable
 holds it, so no process list can show it. The folder is readable by its owner alone and is
-removed after the run, whatever became of it.
+removed after the run, whatever became of it: by a watchdog where this process is killed, and by
+the next run where the watchdog was killed with it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 import os
 import platform
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 import zipfile
@@ -77,24 +80,47 @@ def private_run(
     sweep(parent)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)).resolve()
     try:
-        started = psutil.Process().create_time()
-        owner = {"pid": os.getpid(), "started": started, "host": platform.node()}
-        (folder / _OWNER).write_text(json.dumps(owner), encoding="utf-8")
-        run = PrivateRun(folder.name, folder, _copy(workflow, folder / "workflow"))
-        run.workspace.mkdir()
-        run.temporary.mkdir()
-        _fill_in(run.workflow / _WORKFLOW, variables, secrets)
-        yield run
+        with _watched(folder):
+            started = psutil.Process().create_time()
+            owner = {"pid": os.getpid(), "started": started, "host": platform.node()}
+            (folder / _OWNER).write_text(json.dumps(owner), encoding="utf-8")
+            run = PrivateRun(folder.name, folder, _copy(workflow, folder / "workflow"))
+            run.workspace.mkdir()
+            run.temporary.mkdir()
+            _fill_in(run.workflow / _WORKFLOW, variables, secrets)
+            yield run
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _watched(folder: Path) -> Iterator[None]:
+    """Have another process clear the run up, should this one die."""
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "bentley.knime.watchdog", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # it outlives what ends our process group
+        start_new_session=True,
+    ) as watchdog:
+        try:
+            yield
+        finally:
+            watchdog.kill()
+
+
+def clear(folder: Path) -> None:
+    """End the processes of a run whose owner has died, and remove its folder."""
+    process_tree.end(folder.name, grace_s=_SWEEP_GRACE_S)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(parent: Path) -> int:
     """Remove the folders and end the processes of runs whose owner has died; how many there were."""
     stale = [folder for folder in parent.glob(f"{_PREFIX}*") if not _owned(folder)]
     for folder in stale:
-        process_tree.end(folder.name, grace_s=_SWEEP_GRACE_S)
-        shutil.rmtree(folder, ignore_errors=True)
+        clear(folder)
     return len(stale)
 
 

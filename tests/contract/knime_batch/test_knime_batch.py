@@ -248,19 +248,49 @@ def test_ctrl_c_cancels_cleanly(knime, run, runs):
     assert list(runs.iterdir()) == []
 
 
-def test_the_next_run_clears_up_after_a_killed_one(knime, knwf, run, runs):
+@pytest.fixture
+def hanging(knime, knwf, runs):
+    """A process of ours whose KNIME hangs with the password in its folder, and what KNIME started."""
     knime.behave(seconds=60, grandchild="orphan")
     script = (
-        "from pathlib import Path; from bentley.knime.batch import run_batch;"
+        "from pathlib import Path; from pydantic import SecretStr;"
+        "from bentley.knime.batch import run_batch;"
         f"run_batch(Path({str(knime.launcher)!r}), Path({str(knwf)!r}), {{}},"
-        f" workspace_parent=Path({str(runs)!r}), timeout_s=60)"
+        f" workspace_parent=Path({str(runs)!r}), timeout_s=60,"
+        f" credentials={{'jdbc_url': SecretStr({URL!r})}})"
     )
-    ours = subprocess.Popen([sys.executable, "-c", script])
-    while not knime.has("hanging"):
-        time.sleep(0.05)
-    left = [knime.seen["pid"], int((knime.folder / "grandchild.pid").read_text())]
+    with subprocess.Popen([sys.executable, "-c", script]) as ours:
+        while not knime.has("hanging"):
+            time.sleep(0.05)
+        left = [knime.seen["pid"], int((knime.folder / "grandchild.pid").read_text())]
+        yield ours, left
+        ours.kill()
+    for pid in left:
+        if not is_gone(pid):
+            psutil.Process(pid).kill()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_the_death_of_its_owner_ends_a_run(hanging, runs, how):
+    ours, left = hanging
+    (watchdog,) = [one for one in psutil.Process(ours.pid).children() if one.pid != left[0]]
+    assert not any(map(is_gone, left))
+    ours.send_signal(how)
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and not (all(map(is_gone, left)) and is_gone(watchdog.pid)):
+        time.sleep(0.1)
+    assert all(map(is_gone, [*left, watchdog.pid]))
+    assert list(runs.iterdir()) == []
+
+
+def test_the_next_run_clears_up_where_the_watchdog_was_killed_too(hanging, knime, run, runs):
+    ours, left = hanging
+    for child in psutil.Process(ours.pid).children():
+        if child.pid not in left:
+            child.kill()
     ours.kill()
     ours.wait()
+    time.sleep(0.5)
     assert not any(map(is_gone, left))
     assert len(list(runs.iterdir())) == 1
     knime.behave()
