@@ -16,10 +16,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TextIO
-from urllib.parse import unquote
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 import psutil
 from pydantic import SecretStr
@@ -176,7 +177,11 @@ def _hidden(secrets: Iterable[str]) -> tuple[str, ...]:
         found.add(secret)
         for pattern in _PASSWORDS:
             for password in pattern.findall(secret):
-                found |= {password, unquote(password)}
+                found.add(password)
+                # a driver may write it plain, or encode it in a way of its own
+                for plain in (unquote(password), unquote_plus(password)):
+                    encoders = product((quote, quote_plus), ("", "/"))
+                    found |= {plain, *(encode(plain, safe=safe) for encode, safe in encoders)}
     # the longest first, so that a password inside an address doesn't spoil hiding the whole
     return tuple(sorted(filter(None, found), key=len, reverse=True))
 

@@ -34,13 +34,11 @@ def to_url(jdbc_url: str) -> URL:
 
 def _mysql(address: str) -> URL:
     parts = urlsplit(address)
-    query = parse_qs(parts.query)
-    user = parts.username or query.get("user", [None])[0]
-    password = parts.password or query.get("password", [None])[0]
+    query = parse_qs(parts.query)  # decoded already, unlike what stands before the host
     return URL.create(
         "mysql+pymysql",
-        username=unquote(user) if user else None,
-        password=unquote(password) if password else None,
+        username=unquote(parts.username) if parts.username else query.get("user", [None])[0],
+        password=unquote(parts.password) if parts.password else query.get("password", [None])[0],
         host=parts.hostname or "localhost",
         port=parts.port or _DEFAULT_PORT,
         database=parts.path.lstrip("/"),

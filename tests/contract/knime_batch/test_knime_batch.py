@@ -93,6 +93,15 @@ def test_a_secret_reaches_knime_and_nothing_else(knime, run, monkeypatch):
     assert set(seen["modes"].values()) == {"0o700", "0o600"}
 
 
+@pytest.mark.parametrize("written", ["my+secret%2F", "my%20secret%2F", "my%20secret/"])
+def test_a_password_is_struck_out_however_it_is_written(knime, run, written):
+    knime.behave(lines=["as my secret/", "my+secret/", "my%20secret%2F", "my+secret%2F"])
+    address = f"jdbc:mysql://db:3307/mansa_bot?user=knime&password={written}"
+    result = run(credentials={"jdbc_url": SecretStr(address)})
+    assert [line for line in result.log_tail if "secret" in line] == []
+    assert "as ***" in result.log_tail
+
+
 def test_no_secret_in_the_error_of_a_failed_run(knime, run):
     knime.behave(lines=["cannot open {url}"], exit=4)
     with pytest.raises(FatalError, match=r"cannot open \*\*\*") as caught:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 from chain_support import batches, digest, ingest_batch, series
+from sqlalchemy.engine import URL
 
 from bentley.domain.errors import ConfigurationError, FatalError
+from bentley.knime import jdbc
+from bentley.stages import engines
 from bentley.stages.process import process
 from bentley.warehouse.ledger import COMMITTED, FAILED, PROCESS
 from bentley.warehouse.warehouse import Warehouse
@@ -60,6 +63,14 @@ def test_what_did_not_land_is_not_processed(
         assert [batch.status for batch in batches(warehouse, PROCESS)] == [FAILED]
         monkeypatch.setenv("LAUNCHER_DOES", "work")
         assert process(given).status == COMMITTED
+
+
+@pytest.mark.parametrize("password", ["my secret", "a%41b", "100%+/&=?#@:", "p\u00e4ss w"])
+def test_any_password_reaches_a_jdbc_address_and_comes_back(password):
+    url = URL.create("mysql+pymysql", "knime", password, "db", 3307, "mansa_bot")
+    address = engines._jdbc(url)
+    assert "+" not in address
+    assert jdbc.to_url(address) == url
 
 
 def test_sqlite_is_refused_for_knime_itself(settings, launcher):
