@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from bentley.domain import bars as domain_bars
 from bentley.domain import intervals
-from bentley.domain.bars import FIELDS
 from bentley.domain.clock import iso
 from bentley.settings import Settings
 from bentley.sources import exchange
+from bentley.stages import table_checks
+from bentley.stages.table_checks import Check
 from bentley.stages.track import tracking_uri
 from bentley.tracking.runs import Tracker
-from bentley.warehouse import bars, bulk, gaps, ledger
+from bentley.warehouse import bars, gaps, ledger
 from bentley.warehouse.ledger import INGEST, PROCESS, TRACK, Batch
 from bentley.warehouse.schema import (
-    binance_ohlcv,
-    consumption,
     knime_processed,
     mlflow_runs,
     quarantine,
@@ -31,16 +27,6 @@ from bentley.warehouse.schema import (
 from bentley.warehouse.warehouse import Warehouse
 
 _HOUR_MS = 3_600_000
-_PAGE = 25_000
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was verified: whether it held, and the figures that were seen."""
-
-    name: str
-    held: bool
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -93,10 +79,10 @@ def verify(settings: Settings, *, pipeline_run: str | None = None) -> Verificati
         processed = _processed_batches(connection, pipeline_run)
         claims = _claims(connection, processed)
         checks = [
-            _rows_balance(connection, wanted),
+            table_checks.rows_balance(connection, wanted),
             *_consumed(connection, pipeline_run),
-            _checksums(connection, wanted),
-            _gaps_agree(coverage),
+            table_checks.checksums(connection, wanted),
+            table_checks.gaps_agree(connection, wanted),
             _fresh(settings, coverage, now),
         ]
     logged, runs = _logged(settings, processed, claims)
@@ -134,67 +120,6 @@ def _cover(connection: Connection, symbol: str, interval: str, now: int) -> Cove
     )
 
 
-def _due(symbol: str, interval: str) -> sa.ColumnElement[bool]:
-    """Select the closed bars whose batch was consumed: what must have come out again."""
-    raw = binance_ohlcv.c
-    consumed = sa.exists().where(
-        consumption.c.consumer == PROCESS, consumption.c.batch_id == raw.batch_id
-    )
-    return sa.and_(raw.symbol == symbol, raw.interval == interval, raw.is_closed == 1, consumed)
-
-
-def _same_version() -> sa.ColumnElement[bool]:
-    raw, done = binance_ohlcv.c, knime_processed.c
-    return sa.and_(
-        done.symbol == raw.symbol,
-        done.interval == raw.interval,
-        done.open_time == raw.open_time,
-        done.source_batch_id == raw.batch_id,
-    )
-
-
-def _rows_balance(connection: Connection, wanted: Sequence[tuple[str, str]]) -> Check:
-    raw, bad = binance_ohlcv.c, quarantine.c
-    came = went = refused = lost = stray = 0
-    for symbol, interval in wanted:
-        due = _due(symbol, interval)
-        came += connection.scalar(sa.select(sa.func.count()).where(due)) or 0
-        out = sa.exists().where(_same_version())
-        went += connection.scalar(sa.select(sa.func.count()).where(due, out)) or 0
-        rest = connection.scalars(sa.select(raw.open_time).where(due, ~out)).all()
-        named = set(
-            connection.scalars(
-                sa.select(bad.open_time).where(
-                    bad.stage == PROCESS, bad.symbol == symbol, bad.interval == interval
-                )
-            )
-        )
-        refused += sum(str(time) in named for time in rest)
-        lost += sum(str(time) not in named for time in rest)
-        stray += _without_source(connection, symbol, interval)
-    detail = f"{came} closed bars in = {went} processed + {refused} rejected"
-    if lost:
-        detail += f", {lost} unaccounted for"
-    if stray:
-        detail += f", {stray} processed bars without a closed bar behind them"
-    held = came == went + refused and not stray
-    return Check("rows in equal rows out plus rejects", held, detail)
-
-
-def _without_source(connection: Connection, symbol: str, interval: str) -> int:
-    raw, done = binance_ohlcv.c, knime_processed.c
-    source = sa.exists().where(
-        raw.symbol == done.symbol,
-        raw.interval == done.interval,
-        raw.open_time == done.open_time,
-        raw.is_closed == 1,
-    )
-    query = sa.select(sa.func.count()).where(
-        done.symbol == symbol, done.interval == interval, ~source
-    )
-    return connection.scalar(query) or 0
-
-
 def _consumed(connection: Connection, pipeline_run: str | None) -> Iterator[Check]:
     """Check that nothing waits; what came after the run's own sync is another run's."""
     own = [] if pipeline_run is None else ledger.of_run(connection, pipeline_run)
@@ -213,79 +138,31 @@ def _consumed(connection: Connection, pipeline_run: str | None) -> Iterator[Chec
         yield Check(name, not left, detail)
 
 
-def _checksums(connection: Connection, wanted: Sequence[tuple[str, str]]) -> Check:
-    """Compare both tables' digits wherever they hold the same version of a bar."""
-    consumed, stored = hashlib.sha256(), hashlib.sha256()
-    for symbol, interval in sorted(wanted):
-        for raw, done in _side_by_side(connection, symbol, interval):
-            consumed.update(domain_bars.canonical(raw))
-            stored.update(domain_bars.canonical(done))
-    detail = f"{consumed.hexdigest()[:16]} raw, {stored.hexdigest()[:16]} processed"
-    return Check(
-        "checksums of what was consumed are equal", consumed.digest() == stored.digest(), detail
-    )
-
-
-def _side_by_side(
-    connection: Connection, symbol: str, interval: str
-) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    """Page through a series in both tables at once, in time order."""
-    raw, done = binance_ohlcv.c, knime_processed.c
-    due = sa.select(*(raw[name] for name in FIELDS), raw.batch_id).where(_due(symbol, interval))
-    version = ["open_time", "batch_id"]
-    for page in bulk.pages(connection, due, raw.open_time, size=_PAGE):
-        out = bulk.frame(
-            connection,
-            sa.select(*(done[name] for name in FIELDS), done.source_batch_id.label("batch_id"))
-            .where(
-                done.symbol == symbol,
-                done.interval == interval,
-                done.open_time >= page["open_time"][0],
-                done.open_time <= page["open_time"][-1],
-            )
-            .order_by(done.open_time),
-        )
-        yield (
-            page.join(out, on=version, how="semi", maintain_order="left"),
-            out.join(page, on=version, how="semi", maintain_order="left"),
-        )
-
-
-def _gaps_agree(coverage: Iterable[Coverage]) -> Check:
-    wrong = []
-    listed = []
-    for one in coverage:
-        if one.first_open is None or one.last_open is None:
-            continue
-        grid = intervals.expected(one.first_open, one.last_open + 1, one.interval)
-        if grid - one.rows != one.missing_bars:
-            wrong.append(f"{one.symbol} {one.interval}: {grid - one.rows} bars missing")
-        if one.gaps:
-            listed.append(f"{one.symbol} {one.interval} {one.gaps} ({one.missing_bars} bars)")
-    detail = "; ".join(wrong) or ", ".join(listed) or "no gaps"
-    return Check("every gap on the grid is recorded", not wrong, detail)
-
-
 def _fresh(settings: Settings, coverage: Iterable[Coverage], now: int) -> Check:
-    """Check the age of what trades; a symbol that has ended, or is unknown, is only named."""
+    """Check the age of what trades; a symbol that has ended, or is unknown, is only named.
+
+    Beside others, that is: where nothing is fresh, there is nothing that this run has brought.
+    """
     end = min(now, settings.until or now)
+    ages: list[float] = []
     stale: list[str] = []
     over: list[str] = []
-    oldest = 0.0
     for one in coverage:
         # A bar counts once it has closed, so a series may lag by its own interval.
         bound = settings.freshness_hours + intervals.millis(one.interval) / _HOUR_MS
         age = None if one.last_close is None else (end - one.last_close) / _HOUR_MS
         if age is not None and age <= bound:
-            oldest = max(oldest, age)
+            ages.append(age)
             continue
         state = exchange.status(settings.exchange_url, one.symbol)
         seen = "no closed bar" if age is None else f"{age:.1f} h old (bound {bound:g} h)"
         found = stale if state == "TRADING" else over
         found.append(f"{one.symbol} {one.interval} is {state}: {seen}")
-    fresh = f"the oldest series that trades is {oldest:.2f} h old"
+    fresh = (
+        f"the oldest series that trades is {max(ages):.2f} h old" if ages else "nothing is fresh"
+    )
     detail = "; ".join([*(stale or [fresh]), *over])
-    return Check("the data is fresh by the exchange's clock", not stale, detail)
+    return Check("the data is fresh by the exchange's clock", bool(ages) and not stale, detail)
 
 
 def _processed_batches(connection: Connection, pipeline_run: str | None) -> list[Batch]:
@@ -314,7 +191,7 @@ def _logged(
     settings: Settings, batches: Sequence[Batch], claims: dict[int, str | None]
 ) -> tuple[Check, list[dict[str, Any]]]:
     tracker = Tracker(tracking_uri(settings))
-    wrong, runs = [], []
+    wrong, runs = [] if batches else ["no batch has ever been processed"], []
     for batch in batches:
         run_id = claims.get(batch.id)
         run = tracker.get(run_id) if run_id else None

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from bentley.domain.errors import BentleyError, RetriableError
 from bentley.stages import track as stage
+from bentley.stages import verify as verify_stage
 from bentley.stages.process import process
 from bentley.stages.track import caught_up, track
 from bentley.stages.verify import verify
@@ -20,7 +21,7 @@ from bentley.warehouse.schema import (
     mlflow_runs,
 )
 from bentley.warehouse.schema import gaps as gaps_table
-from unit.stages.chain_support import HOUR, batches, consumed, ingest_batch
+from unit.stages.chain_support import HOUR, batches, consumed, ingest_batch, ingest_unchecked
 
 BARS = 48
 
@@ -235,6 +236,12 @@ TAMPERED = {
         lambda _: gaps_table.delete(),
         "every gap on the grid is recorded",
     ),
+    "a gap is recorded beside its place": (
+        lambda _: gaps_table.update().values(
+            first_open=gaps_table.c.first_open + HOUR, last_open=gaps_table.c.last_open + HOUR
+        ),
+        "every gap on the grid is recorded",
+    ),
     "a batch is not processed": (
         lambda _: consumption.delete().where(consumption.c.consumer == "process"),
         "every bar is processed",
@@ -269,6 +276,47 @@ def test_stale_data_is_noticed_by_the_exchanges_clock(chained, exchange):
     assert failing(chained) == []
     exchange.advance(2 * HOUR)
     assert failing(chained) == ["the data is fresh by the exchange's clock"]
+
+
+def test_where_nothing_trades_any_more_nothing_is_fresh(chained, exchange, monkeypatch):
+    monkeypatch.setattr(verify_stage.exchange, "status", lambda *_: "BREAK")
+    exchange.advance(100 * 24 * HOUR)
+    assert failing(chained) == ["the data is fresh by the exchange's clock"]
+
+
+def test_a_symbol_that_ended_beside_one_that_trades_is_only_named(chained, monkeypatch):
+    monkeypatch.setattr(verify_stage.exchange, "status", lambda *_: "BREAK")
+    result = verify(chained.model_copy(update={"symbols": ("BTCUSDT", "GONEUSDT")}))
+    assert result.held, result.checks
+    assert "GONEUSDT 1h is BREAK" in result.checks[-1].detail
+
+
+def test_an_empty_warehouse_holds_nothing(found, monkeypatch):
+    monkeypatch.setattr(verify_stage.exchange, "status", lambda *_: "BREAK")
+    assert failing(found) == [
+        "rows in equal rows out plus rejects",
+        "the MLflow runs are there with the same counts",
+        "the data is fresh by the exchange's clock",
+    ]
+
+
+def test_a_reject_excuses_the_bar_as_it_was_and_not_its_correction(found, warehouse, rows):
+    good = rows[30]
+    rows[30] = good | {"high": "0.00000001"}
+    ingest_unchecked(warehouse, rows)
+    assert process(found).rows_rejected == 1
+    track(found)
+    assert verify(found).held
+    ingest_unchecked(warehouse, [good])
+    assert process(found).rows_rejected == 0
+    track(found)
+    assert verify(found).held
+    with warehouse.writing() as connection:
+        connection.execute(
+            knime_processed.delete().where(knime_processed.c.open_time == _middle(rows))
+        )
+    (check,) = [one for one in verify(found).checks if not one.held]
+    assert "1 unaccounted for" in check.detail
 
 
 def test_a_rejected_bar_balances_only_with_its_quarantine(chained, warehouse, rows):

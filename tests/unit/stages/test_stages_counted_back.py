@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from bentley.domain.errors import ConfigurationError, FatalError
-from bentley.stages import ingest, verify
+from bentley.stages import ingest, table_checks, verify
 from bentley.stages.process import process
 from bentley.warehouse import bulk, ledger
 from bentley.warehouse.ledger import COMMITTED, FAILED, INGEST, PROCESS
@@ -96,12 +96,12 @@ def test_selected_bars_are_processed_again(opened, warehouse):
 def test_a_verification_pages_through_a_series(opened, warehouse, monkeypatch):
     ingest_batch(warehouse, series(60))
     process(opened)
-    monkeypatch.setattr(verify, "_PAGE", 7)
+    monkeypatch.setattr(table_checks, "_PAGE", 7)
     wanted = [("BTCUSDT", "1h")]
     with warehouse.snapshot() as connection:
-        whole = verify._checksums(connection, wanted)
-        monkeypatch.setattr(verify, "_PAGE", 1000)
-        assert verify._checksums(connection, wanted) == whole
+        whole = table_checks.checksums(connection, wanted)
+        monkeypatch.setattr(table_checks, "_PAGE", 1000)
+        assert table_checks.checksums(connection, wanted) == whole
     assert whole.held
     with warehouse.writing() as connection:
         c = knime_processed.c
@@ -109,7 +109,7 @@ def test_a_verification_pages_through_a_series(opened, warehouse, monkeypatch):
             knime_processed.update().where(c.open_time == START + 50 * HOUR).values(close="1.5")
         )
     with warehouse.snapshot() as connection:
-        assert not verify._checksums(connection, wanted).held
+        assert not table_checks.checksums(connection, wanted).held
 
 
 def test_a_page_of_a_join_is_of_the_join_still(opened, warehouse):

@@ -1,0 +1,178 @@
+"""What the chain's tables say of each other: rows, digits and gaps, series by series."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from bentley.domain import bars as domain_bars
+from bentley.domain import intervals
+from bentley.domain.bars import FIELDS
+from bentley.domain.clock import iso
+from bentley.warehouse import bulk, gaps
+from bentley.warehouse.ledger import PROCESS
+from bentley.warehouse.schema import binance_ohlcv, consumption, knime_processed, quarantine
+
+_PAGE = 25_000
+_NAMED = 5
+"""So many wrong gaps are named; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was verified: whether it held, and the figures that were seen."""
+
+    name: str
+    held: bool
+    detail: str
+
+
+def _due(symbol: str, interval: str) -> sa.ColumnElement[bool]:
+    """Select the closed bars whose batch was consumed: what must have come out again."""
+    raw = binance_ohlcv.c
+    consumed = sa.exists().where(
+        consumption.c.consumer == PROCESS, consumption.c.batch_id == raw.batch_id
+    )
+    return sa.and_(raw.symbol == symbol, raw.interval == interval, raw.is_closed == 1, consumed)
+
+
+def _same_version() -> sa.ColumnElement[bool]:
+    raw, done = binance_ohlcv.c, knime_processed.c
+    return sa.and_(
+        done.symbol == raw.symbol,
+        done.interval == raw.interval,
+        done.open_time == raw.open_time,
+        done.source_batch_id == raw.batch_id,
+    )
+
+
+def rows_balance(connection: Connection, wanted: Sequence[tuple[str, str]]) -> Check:
+    """Check that every closed bar that was consumed came out again, or was refused."""
+    raw = binance_ohlcv.c
+    came = went = refused = lost = stray = 0
+    for symbol, interval in wanted:
+        due = _due(symbol, interval)
+        came += connection.scalar(sa.select(sa.func.count()).where(due)) or 0
+        out = sa.exists().where(_same_version())
+        went += connection.scalar(sa.select(sa.func.count()).where(due, out)) or 0
+        rest = connection.execute(sa.select(raw.open_time, raw.batch_id).where(due, ~out)).all()
+        named = _refused(connection, symbol, interval) if rest else set()
+        known = sum((str(row.open_time), str(row.batch_id)) in named for row in rest)
+        refused += known
+        lost += len(rest) - known
+        stray += _without_source(connection, symbol, interval)
+    detail = f"{came} closed bars in = {went} processed + {refused} rejected"
+    if lost:
+        detail += f", {lost} unaccounted for"
+    if stray:
+        detail += f", {stray} processed bars without a closed bar behind them"
+    held = came > 0 and came == went + refused and not stray
+    return Check("rows in equal rows out plus rejects", held, detail)
+
+
+def _refused(connection: Connection, symbol: str, interval: str) -> set[tuple[str, str]]:
+    """Name the versions of bars that the workflow refused: open time and source batch.
+
+    A reject excuses the bar as it was then, not as it was corrected later.
+    """
+    c = quarantine.c
+    kept = connection.scalars(
+        sa.select(c.content).where(c.stage == PROCESS, c.symbol == symbol, c.interval == interval)
+    )
+    rows = map(json.loads, kept)
+    return {(str(row["open_time"]), str(row["source_batch_id"])) for row in rows}
+
+
+def _without_source(connection: Connection, symbol: str, interval: str) -> int:
+    raw, done = binance_ohlcv.c, knime_processed.c
+    source = sa.exists().where(
+        raw.symbol == done.symbol,
+        raw.interval == done.interval,
+        raw.open_time == done.open_time,
+        raw.is_closed == 1,
+    )
+    query = sa.select(sa.func.count()).where(
+        done.symbol == symbol, done.interval == interval, ~source
+    )
+    return connection.scalar(query) or 0
+
+
+def checksums(connection: Connection, wanted: Sequence[tuple[str, str]]) -> Check:
+    """Compare both tables' digits wherever they hold the same version of a bar."""
+    consumed, stored = hashlib.sha256(), hashlib.sha256()
+    for symbol, interval in sorted(wanted):
+        for raw, done in _side_by_side(connection, symbol, interval):
+            consumed.update(domain_bars.canonical(raw))
+            stored.update(domain_bars.canonical(done))
+    detail = f"{consumed.hexdigest()[:16]} raw, {stored.hexdigest()[:16]} processed"
+    return Check(
+        "checksums of what was consumed are equal", consumed.digest() == stored.digest(), detail
+    )
+
+
+def _side_by_side(
+    connection: Connection, symbol: str, interval: str
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """Page through a series in both tables at once, in time order."""
+    raw, done = binance_ohlcv.c, knime_processed.c
+    due = sa.select(*(raw[name] for name in FIELDS), raw.batch_id).where(_due(symbol, interval))
+    version = ["open_time", "batch_id"]
+    for page in bulk.pages(connection, due, raw.open_time, size=_PAGE):
+        out = bulk.frame(
+            connection,
+            sa.select(*(done[name] for name in FIELDS), done.source_batch_id.label("batch_id"))
+            .where(
+                done.symbol == symbol,
+                done.interval == interval,
+                done.open_time >= page["open_time"][0],
+                done.open_time <= page["open_time"][-1],
+            )
+            .order_by(done.open_time),
+        )
+        yield (
+            page.join(out, on=version, how="semi", maintain_order="left"),
+            out.join(page, on=version, how="semi", maintain_order="left"),
+        )
+
+
+def gaps_agree(connection: Connection, wanted: Sequence[tuple[str, str]]) -> Check:
+    """Compare each recorded gap with those that the stored open times show.
+
+    Derived here anew, by other means than those that recorded them: they are what is checked.
+    """
+    wrong, listed = [], []
+    for symbol, interval in wanted:
+        recorded = gaps.of_series(connection, symbol, interval)
+        told = {(gap.first_open, gap.last_open, gap.bars) for gap in recorded}
+        seen = set(_missing(connection, symbol, interval))
+        for spans, what in ((seen - told, "is not recorded"), (told - seen, "is recorded wrongly")):
+            wrong += [
+                f"{symbol} {interval}: the gap of {bars} bars from {iso(first)} to {iso(last)} {what}"
+                for first, last, bars in sorted(spans)
+            ]
+        if recorded:
+            listed.append(f"{symbol} {interval} {len(told)} ({sum(g.bars for g in recorded)} bars)")
+    more = [f"{len(wrong) - _NAMED} more"] if len(wrong) > _NAMED else []
+    detail = "; ".join([*wrong[:_NAMED], *more]) or ", ".join(listed) or "no gaps"
+    return Check("every gap on the grid is recorded", not wrong, detail)
+
+
+def _missing(connection: Connection, symbol: str, interval: str) -> Iterator[tuple[int, int, int]]:
+    """List the spans between stored bars that lack some: first and last open time, and how many."""
+    c, step = binance_ohlcv.c, intervals.millis(interval)
+    query = sa.select(c.open_time).where(c.symbol == symbol, c.interval == interval)
+    before: int | None = None
+    for page in bulk.pages(connection, query, c.open_time, size=_PAGE):
+        at = pl.col("open_time")
+        steps = page.with_columns(before=at.shift(1, fill_value=before)).filter(
+            at - pl.col("before") > step
+        )
+        for opened, previous in steps.rows():
+            yield previous + step, opened - step, (opened - previous) // step - 1
+        before = page["open_time"][-1]
