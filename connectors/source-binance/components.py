@@ -31,6 +31,8 @@ INVALID_INTERVAL = -1120
 RATE_CODES = frozenset({-1003, -1015})  # too many requests, also seen with other statuses
 
 _CELLS = 11
+_MS_DIGITS = 13
+_MICROSECONDS = 10**_MS_DIGITS
 _TEXT = 200
 _BANNED_UNTIL = re.compile(r"until (\d{13})")
 
@@ -51,9 +53,7 @@ class KlineExtractor(RecordExtractor):
         symbol, interval = query["symbol"], query["interval"]
         first, last = int(query["startTime"]), int(query["endTime"])
         for row in _rows(response.content):
-            opened = row[0]
-            if type(opened) is not int:
-                opened = _whole(opened)
+            opened = _milliseconds(row[0])
             if opened is not None and not first <= opened <= last:
                 # Delivered, it would carry the cursor away with it, past bars not yet read.
                 message = f"{symbol} {interval}: a bar of {opened}, outside {first} to {last}"
@@ -61,7 +61,7 @@ class KlineExtractor(RecordExtractor):
             yield {
                 "symbol": symbol,
                 "interval": interval,
-                "open_time": row[0],
+                "open_time": row[0] if opened is None else opened,
                 "open": row[1],
                 "high": row[2],
                 "low": row[3],
@@ -84,8 +84,12 @@ def _rows(body: bytes) -> list[list[Any]]:
     return [row if len(row) >= _CELLS else [*row, *[None] * (_CELLS - len(row))] for row in rows]
 
 
-def _whole(cell: Any) -> int | None:
-    return int(cell) if isinstance(cell, str) and cell.isdecimal() else None
+def _milliseconds(cell: Any) -> int | None:
+    """A time as a whole number, what follows the milliseconds cut; None for what is no time."""
+    if type(cell) is int and cell < _MICROSECONDS:
+        return cell
+    text = str(cell)
+    return int(text[:_MS_DIGITS]) if text.isascii() and text.isdecimal() else None
 
 
 @dataclass
@@ -116,8 +120,9 @@ class NextOpenTime(PaginationStrategy):
             return None
         opened = last_record["open_time"]
         if type(opened) is not int:
-            whole = [row[0] for row in _rows(response.content) if type(row[0]) is int]
-            opened = max(whole, default=int(query["startTime"]))
+            times = [_milliseconds(row[0]) for row in _rows(response.content)]
+            legible = [time for time in times if time is not None]
+            opened = max(legible, default=int(query["startTime"]))
         return opened + 1 if opened < int(query["endTime"]) else None
 
     def get_page_size(self) -> int | None:
@@ -164,7 +169,8 @@ class ExchangeErrorHandler(ErrorHandler):
 
     def _page(self, response: requests.Response) -> ErrorResolution:
         body = response.content.strip()
-        if body.startswith(b"[") and body.endswith(b"]"):
+        # A page ends with two brackets, or is an empty one; cut behind a row it ends with one.
+        if body[:1] == b"[" and body[-1:] == b"]" and body[1:-1].rstrip()[-1:] in {b"]", b""}:
             return SUCCESS_RESOLUTION
         return _retry(f"{_subject(response.request)}: half an answer ({len(body)} bytes)")
 

@@ -54,10 +54,15 @@ BAR_SCHEMA = pl.Schema(
 )
 """Bars that passed every check; times in UTC milliseconds."""
 
+SYMBOL_LENGTH = 32
+"""Characters that the column of a symbol takes."""
+
+# [0-9] and not \d, which knows the digits of every script.
 _MS_DIGITS = 13
-_INTEGER = r"^\d{1,19}$"
-_DECIMAL = r"^-?\d+(\.\d+)?$"
-_FITS = rf"^-?0*\d{{1,{PRECISION - SCALE}}}(\.\d{{1,{SCALE}}}0*)?$"
+_TIME = r"^([0-9]{1,13}|[0-9]{16}|[0-9]{19})$"
+_COUNT = r"^[0-9]{1,18}$"
+_DECIMAL = r"^-?[0-9]+(\.[0-9]+)?$"
+_FITS = rf"^-?0*[0-9]{{1,{PRECISION - SCALE}}}(\.[0-9]{{1,{SCALE}}}0*)?$"
 
 
 class Sifted(NamedTuple):
@@ -80,8 +85,13 @@ def sift(raw: pl.DataFrame, *, now: int) -> Sifted:
         for name in FIELDS
     ]
     text_faults += [
-        pl.when(~pl.col(name).str.contains(_INTEGER)).then(
-            pl.format("{} {} is not a whole number", pl.lit(name), pl.col(name))
+        pl.when(~pl.col(name).str.contains(_COUNT if name == "trades" else _TIME)).then(
+            pl.format(
+                "{} {} is not a whole number"
+                + ("" if name == "trades" else " of milli-, micro- or nanoseconds"),
+                pl.lit(name),
+                pl.col(name),
+            )
         )
         for name in INTEGERS
     ]
@@ -101,6 +111,11 @@ def sift(raw: pl.DataFrame, *, now: int) -> Sifted:
             ),
         )
     ]
+    text_faults.append(
+        pl.when(pl.col("symbol").str.len_chars() > SYMBOL_LENGTH).then(
+            pl.format(f"symbol {{}} is longer than {SYMBOL_LENGTH}", pl.col("symbol"))
+        )
+    )
     text_faults.append(
         pl.when(~pl.col("interval").is_in(list(intervals.MILLIS))).then(
             pl.format("interval {} is not known", pl.col("interval"))

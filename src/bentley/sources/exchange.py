@@ -10,6 +10,9 @@ from bentley.domain.errors import FatalError, RetriableError
 # An attempt that failed is told by the error of the last; each one as a log line is noise.
 stamina.instrumentation.set_on_retry_hooks([])
 
+TRADING = "TRADING"
+"""The status of a symbol that trades."""
+
 _ATTEMPTS = 4
 _TIMEOUT_SECONDS = 10.0
 _TOO_MANY = {418, 429}

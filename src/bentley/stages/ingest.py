@@ -36,6 +36,9 @@ STREAM = "klines"
 LOOKBACK_BARS = 3
 """Stored bars that every run reads again, for corrections that came late."""
 
+_FORMING_BARS = 1_000
+"""So far back a bar that never closed is looked for, and read again: one page."""
+
 _LOCK_SECONDS = 900.0
 _HOUR_MS = 3_600_000
 _CHUNK_ROWS = 20_000
@@ -87,10 +90,11 @@ def sync(
         run = _Run(settings, warehouse, batch_id, now=now, again=again, progress=progress)
         try:
             run.read_all()
+            series = tuple(run.series())
+            run.name_the_ended(series)
         except BaseException as error:
             _close(warehouse, batch_id, error=f"{type(error).__name__}: {error}")
             raise
-        series = tuple(run.series())
         ages = [one["freshness_hours"] for one in series if one.get("freshness_hours") is not None]
         details = {"failures": run.failures, "freshness_hours": max(ages, default=None)}
         batch = _close(warehouse, batch_id, details=details)
@@ -118,8 +122,12 @@ def _close(
     details: Mapping[str, Any] | None = None,
     error: str | None = None,
 ) -> ledger.Batch:
-    """Count the batch's rows back from the table and close it on what is found there."""
-    with warehouse.writing() as connection:
+    """Count the batch's rows back from the table and close it on what is found there.
+
+    They are read before the transaction that closes it, whose lock all other stages wait for;
+    nobody else writes them, for the caller holds the stage's lock.
+    """
+    with warehouse.snapshot() as connection:
         batch = ledger.get(connection, batch_id)
         assert batch is not None  # noqa: S101 - the caller has just begun it
         watermark = None
@@ -136,12 +144,13 @@ def _close(
                 yield frame
 
         checksum = domain_bars.checksum(counted())
-        lost = None
-        if (rows, news) != (batch.rows_written, batch.rows_news):
-            lost = (
-                f"batch {batch_id} wrote {batch.rows_written} bars, {batch.rows_news} of them "
-                f"closed, but {rows} and {news} are in the table"
-            )
+    lost = None
+    if (rows, news) != (batch.rows_written, batch.rows_news):
+        lost = (
+            f"batch {batch_id} wrote {batch.rows_written} bars, {batch.rows_news} of them "
+            f"closed, but {rows} and {news} are in the table"
+        )
+    with warehouse.writing() as connection:
         ledger.close(
             connection,
             batch_id,
@@ -203,15 +212,18 @@ class _Run:
             again=self.again,
         ):
             self._pass(reading)
-        failed = {(failure["symbol"], failure["interval"]) for failure in self.failures}
+        failed = self._failed()
         if failed.issuperset(self.wanted):
             msg = "; ".join(failure["message"] for failure in self.failures)
             raise ConfigurationError(msg)
 
+    def _failed(self) -> set[Series]:
+        return {(failure["symbol"], failure["interval"]) for failure in self.failures}
+
     def _pass(self, reading: Reading) -> None:
         chunks = runner.read(
             runner.declarative(CONNECTOR),
-            _config(self.settings, reading, self.now),
+            _config(self.settings, reading),
             [STREAM],
             _state_messages(reading),
             catalog=protocol.incremental_catalog([STREAM]),
@@ -227,14 +239,16 @@ class _Run:
             named = [_named(failure) for failure in error.failures]
             if not error.orderly or None in named:
                 raise
-            self.failures += [failure for failure in named if failure is not None]
+            # A series may be read twice, its head after its tail: it fails once.
+            self.failures += [
+                failure for failure in named if failure and failure not in self.failures
+            ]
         if reading.tail:
             return
-        failed = {(failure["symbol"], failure["interval"]) for failure in self.failures}
         with self.warehouse.writing() as connection:
-            for series in sorted(reading.starts.keys() - failed):
+            for series in sorted(reading.starts.keys() - self._failed()):
                 known = _mark(connection, *series)
-                joins = known is not None and (reading.end or 0) >= known.since
+                joins = known is not None and reading.end >= known.since
                 if known is not None and joins and reading.starts[series] < known.since:
                     mark = Mark(reading.starts[series], known.cursor)
                     _save(connection, series, mark, batch_id=self.batch_id)
@@ -284,12 +298,28 @@ class _Run:
                 continue
             known = _mark(connection, *series)
             cursor = int(entry["cursor"]["open_time"])
-            mark = (
-                Mark(reading.starts[series], cursor)
-                if known is None
-                else Mark(known.since, max(cursor, known.cursor))
-            )
+            if known is not None:
+                mark = Mark(known.since, max(cursor, known.cursor))
+            elif bars.last_open(connection, *series) is not None:
+                mark = Mark(reading.starts[series], cursor)
+            else:  # the state that the source was given, back from a series without a bar
+                continue
             _save(connection, series, mark, batch_id=self.batch_id)
+
+    def name_the_ended(self, series: Iterable[Mapping[str, Any]]) -> None:
+        """Report the series that lag because their symbol doesn't trade any more."""
+        for one in series:
+            symbol, interval = one["symbol"], one["interval"]
+            if one.get("behind", 0) <= 1 or (symbol, interval) in self._failed():
+                continue
+            state = exchange.status(self.settings.exchange_url, symbol)
+            if state != exchange.TRADING:
+                message = (
+                    f"{symbol} {interval} is {state} on the exchange: its last bar is of "
+                    f"{one['last']}"
+                )
+                failure = {"symbol": symbol, "interval": interval, "message": message}
+                self.failures.append(failure)
 
     def series(self) -> Iterator[dict[str, Any]]:
         """Describe what is stored of each wanted series; `behind` counts bars up to now."""
@@ -316,13 +346,13 @@ class _Run:
                 }
 
 
-def _config(settings: Settings, reading: Reading, now: int) -> dict[str, Any]:
+def _config(settings: Settings, reading: Reading) -> dict[str, Any]:
     return {
         "base_url": settings.exchange_url,
         "symbols": sorted({symbol for symbol, _ in reading.starts}),
         "intervals": sorted({interval for _, interval in reading.starts}),
         "start_time": min(reading.starts.values()),
-        "end_time": now + 1 if reading.end is None else reading.end,
+        "end_time": reading.end,
         "lookback_bars": 0,  # the starts say where each series is read from
     }
 
@@ -340,13 +370,19 @@ def _state_messages(reading: Reading) -> list[dict[str, Any]]:
 
 
 def _mark(connection: Connection, symbol: str, interval: str) -> Mark | None:
-    """How far a series has been read, but never beyond the last bar that is there."""
-    state = states.load(connection, SOURCE).get(f"{symbol}/{interval}")
+    """How far a series has been read, but never beyond the last bar that is there.
+
+    Nor beyond one that is still forming there: the row that closed it may have been refused.
+    """
+    state = states.load(connection, SOURCE, f"{symbol}/{interval}")
     if state is None:
         return None
-    found = bars.last_open(connection, symbol, interval)
-    last = state["since"] if found is None else found
-    return Mark(state["since"], max(state["since"], min(state["cursor"], last)))
+    since = state["since"]
+    last = bars.last_open(connection, symbol, interval)
+    cursor = min(state["cursor"], since if last is None else last)
+    recent = cursor - _FORMING_BARS * intervals.millis(interval)
+    forming = bars.first_forming(connection, symbol, interval, since=recent)
+    return Mark(since, max(since, cursor if forming is None else min(cursor, forming)))
 
 
 def _save(connection: Connection, series: Series, mark: Mark, *, batch_id: int) -> None:

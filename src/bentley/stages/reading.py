@@ -23,13 +23,15 @@ class Mark:
 
 @dataclass(frozen=True)
 class Reading:
-    """One pass of the connector: where each series starts, and where all of them end.
+    """One pass of the connector: where each series starts, and where all of them end, exclusive.
 
+    The end never lies beyond the exchange's clock as it was read before: a bar that opens, or
+    closes, only during the pass would be judged by a clock older than itself.
     A `tail` moves the cursor on; a head lies before what is stored and only lowers `since`.
     """
 
     starts: Mapping[Series, int]
-    end: int | None
+    end: int
     tail: bool
 
 
@@ -51,6 +53,7 @@ def plan(
     `again`, all from `since` on is read once more, for corrections that came later than that.
     """
     first = since if since is not None else now - history_days * _DAY_MS
+    end = now + 1 if until is None else min(until, now + 1)
     tails: dict[Series, int] = {}
     fresh: dict[Series, int] = {}
     heads: dict[int, dict[Series, int]] = {}
@@ -65,9 +68,10 @@ def plan(
             back = lookback_bars * intervals.millis(series[1])
             tails[series] = max(mark.since, mark.cursor - back)
         if since is not None and (again or start < mark.since):
-            end = now + 1 if again else mark.since
-            end = end if until is None else min(until, end)
-            if start < end:
-                heads.setdefault(end, {})[series] = start
-    passes = [Reading(starts, until, tail=True) for starts in (tails, fresh) if starts]
-    return passes + [Reading(starts, end, tail=False) for end, starts in sorted(heads.items())]
+            head_end = min(end, now + 1 if again else mark.since)
+            if start < head_end:
+                heads.setdefault(head_end, {})[series] = start
+    passes = [Reading(starts, end, tail=True) for starts in (tails, fresh) if starts]
+    return passes + [
+        Reading(starts, head_end, tail=False) for head_end, starts in sorted(heads.items())
+    ]

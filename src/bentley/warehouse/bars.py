@@ -117,6 +117,17 @@ def last_open(connection: Connection, symbol: str, interval: str) -> int | None:
     return found
 
 
+def first_forming(connection: Connection, symbol: str, interval: str, *, since: int) -> int | None:
+    """Open time of the oldest bar from `since` on that was still forming when it was read."""
+    c = binance_ohlcv.c
+    found: int | None = connection.scalar(
+        sa.select(sa.func.min(c.open_time)).where(
+            c.symbol == symbol, c.interval == interval, c.open_time >= since, c.is_closed == 0
+        )
+    )
+    return found
+
+
 def last_close(connection: Connection, symbol: str, interval: str) -> int | None:
     """Close time of the newest closed bar of a series."""
     c = binance_ohlcv.c

@@ -14,8 +14,7 @@ from bentley.warehouse.ledger import now_ms
 from bentley.warehouse.schema import quarantine
 
 FORGIVEN = 10
-"""So many bad rows pass whatever their share."""
-
+"""So many bad rows pass whatever their share, where any may pass."""
 
 _LONGEST_REASON = 2_000
 _KEYS_AT_ONCE = 5_000
@@ -53,9 +52,10 @@ def put(connection: Connection, rejected: pl.DataFrame, *, batch_id: int, stage:
 def excess(rejected: int, read: int, share: float, *, first: str) -> DataError | None:
     """Return the error where more rows are bad than leaves the rest to be trusted, or None.
 
-    A few bad rows never fail a batch by their share: an hourly run reads only a few rows.
+    A few bad rows never fail a batch by their share, for an hourly run reads only a few rows;
+    a share of 0 lets none pass.
     """
-    if rejected <= max(FORGIVEN, share * read):
+    if rejected <= (max(FORGIVEN, share * read) if share else 0):
         return None
     msg = (
         f"{rejected} of {read} rows are bad (the first: {first}), more than the share of "

@@ -11,11 +11,11 @@ from sqlalchemy.engine import Connection
 from bentley.warehouse.schema import source_states
 
 
-def load(connection: Connection, source: str) -> dict[str, Any]:
-    """Read the states of a source by name."""
+def load(connection: Connection, source: str, name: str) -> Any:
+    """Read one state; None where none was saved."""
     c = source_states.c
-    rows = connection.execute(sa.select(c.name, c.state).where(c.source == source))
-    return {row.name: json.loads(row.state) for row in rows}
+    found = connection.scalar(sa.select(c.state).where(c.source == source, c.name == name))
+    return None if found is None else json.loads(found)
 
 
 def save(connection: Connection, source: str, name: str, state: Any, *, batch_id: int) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import IntegrityError
 
 from bentley.domain.errors import ConfigurationError, RetriableError
 from bentley.settings import Settings
@@ -123,12 +124,13 @@ def _identify(engine: Engine, origin: str) -> str:
     with engine.connect() as connection:
         known = _meta(connection)
     if "origin" not in known:
-        with database.writing(engine) as connection:
+        given = {"origin": origin, "id": uuid.uuid4().hex}
+        # On a server two processes may both have found nothing: the first one's word counts.
+        with suppress(IntegrityError), database.writing(engine) as connection:
+            rows = [{"name": name, "value": value} for name, value in given.items()]
+            connection.execute(meta.insert(), rows)
+        with engine.connect() as connection:
             known = _meta(connection)
-            if "origin" not in known:
-                known = {"origin": origin, "id": uuid.uuid4().hex}
-                rows = [{"name": name, "value": value} for name, value in known.items()]
-                connection.execute(meta.insert(), rows)
     if known["origin"] != origin:
         where = engine.url.render_as_string(hide_password=True)
         msg = (

@@ -60,6 +60,15 @@ def test_odd_rows_are_handed_on_for_the_reader_to_reject(components):
     assert rows[2]["open_time"] is None
 
 
+def test_a_time_in_microseconds_is_cut_so_that_the_cursor_stays_in_milliseconds(components):
+    url = URL.replace("startTime=100", "startTime=1600000000000")
+    url = url.replace("endTime=900", "endTime=1600000003600")
+    response = answer(body=[[1_600_000_003_599_999, *ROW[1:]]])
+    response.request = requests.Request("GET", url).prepare()
+    (row,) = components.KlineExtractor(config={}, parameters={}).extract_records(response)
+    assert row["open_time"] == 1_600_000_003_599
+
+
 @pytest.mark.parametrize("opened", [99, 901, "4102444800000"])
 def test_a_bar_outside_the_range_cannot_move_the_cursor(components, opened):
     with pytest.raises(Exception, match="outside 100 to 900") as caught:
@@ -102,7 +111,10 @@ def interpret(components, response, **config):
     ("response", "action", "wait"),
     [
         (answer(200, b"[]"), "SUCCESS", None),
+        (answer(200, b'[ [1,"2"] ]'), "SUCCESS", None),
+        (answer(200, b"[ ]"), "SUCCESS", None),
         (answer(200, b"[[1,"), "RETRY", None),
+        (answer(200, b'[[1,"2"]'), "RETRY", None),
         (answer(200, b""), "RETRY", None),
         (answer(200, b"<html>busy</html>"), "RETRY", None),
         (answer(429, {"code": -1003, "msg": "slow"}, Retry_After="7"), "RATE_LIMITED", 7),

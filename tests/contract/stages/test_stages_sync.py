@@ -9,10 +9,12 @@ from bentley.domain.errors import ConfigurationError, DataError, RetriableError
 from bentley.services.exchange.market import CELLS
 from bentley.services.exchange.recorded import RecordedMarket
 from bentley.services.exchange.server import ExchangeServer
+from bentley.sources.exchange import server_time
+from bentley.stages import ingest
 from bentley.stages.ingest import LOOKBACK_BARS, sync
 from bentley.warehouse import gaps, ledger
 from bentley.warehouse.ledger import INGEST, PROCESS
-from bentley.warehouse.schema import binance_ohlcv, quarantine
+from bentley.warehouse.schema import binance_ohlcv, quarantine, source_states
 from bentley.warehouse.warehouse import Warehouse
 from unit.stages.chain_support import batches, rows_of
 
@@ -147,6 +149,13 @@ def test_unknown_symbols_are_reported_and_the_others_synced(configured, warehous
     (batch,) = batches(warehouse, INGEST)
     assert batch.details["failures"][0]["symbol"] == "NOPEUSDT"
     assert sync(configured(symbols=["NOPEUSDT", "BTCUSDT"])).rows_written == 0
+    earlier = sync(configured(symbols=["NOPEUSDT", "BTCUSDT"], since=start - 2 * HOUR))
+    assert earlier.rows_written == 2
+    assert [failure["symbol"] for failure in earlier.failures] == ["NOPEUSDT"]
+    assert {name for (name,) in rows_of(warehouse, source_states, "name")} == {
+        "BTCUSDT/1h",
+        "ETHUSDT/1h",
+    }
 
 
 def test_no_known_symbol_is_a_wrong_configuration(configured, warehouse):
@@ -183,7 +192,9 @@ def test_a_symbol_that_ends_does_not_stop_the_others(settings, database_url, tmp
         first = sync(found)
         exchange.advance(30 * HOUR)
         later = sync(found)
-    assert (first.failures, later.failures) == ((), ())
+    for report in (first, later):
+        (failure,) = report.failures
+        assert failure["message"].startswith("GONEUSDT 1h is BREAK on the exchange")
     gone = {one["symbol"]: one for one in later.series}["GONEUSDT"]
     assert (gone["rows"], gone["behind"]) == (60, 120)
     with Warehouse.open(found) as warehouse:
@@ -202,6 +213,8 @@ TAMPERED = [
     ({"close_time": 1}, "close_time 1 lies outside the bar"),
     ({"trades": "many"}, "trades many is not a whole number"),
     ({"low": None}, "low is missing"),
+    ({"trades": 9999999999999999999}, "trades 9999999999999999999 is not a whole number"),
+    ({"close": "\u0661\u0661"}, "is not a decimal number"),
 ]
 
 
@@ -241,6 +254,46 @@ def test_tampered_rows_go_to_quarantine_and_the_good_ones_on(configured, warehou
     exchange.clear_rows()
     again = sync(configured(since=start - HOUR, max_rejected_share=0.5))
     assert again.rows_rejected == 0
+
+
+def test_a_bar_whose_closing_row_was_refused_is_read_again_until_it_closes(
+    configured, warehouse, exchange
+):
+    found = configured(max_rejected_share=0.5)
+    sync(found)
+    forming = opens(warehouse)[-1]
+    at = {"symbol": "BTCUSDT", "interval": "1h", "open_time": forming}
+    exchange.rows([at | {"cells": {"volume": "-1.00000000"}}])
+    exchange.advance(10 * HOUR)
+    assert sync(found).rows_rejected == 1
+    exchange.clear_rows()
+    sync(found)
+    closed = rows_of(warehouse, binance_ohlcv, "open_time", "is_closed")
+    assert [time for time, whether in sorted(closed) if not whether] == [forming + 10 * HOUR]
+
+
+def test_an_until_ahead_of_the_clock_reads_no_bar_that_opens_during_the_read(
+    configured, warehouse, exchange, monkeypatch
+):
+    """Such a bar would be judged by the clock from before it opened, and be forming for ever."""
+    started = exchange.now
+
+    def asked(url):
+        now = server_time(url)
+        exchange.advance(10 * HOUR)
+        return now
+
+    monkeypatch.setattr(ingest.exchange, "server_time", asked)
+    sync(configured(until=started + DAY))
+    assert max(opens(warehouse)) == started // HOUR * HOUR
+
+
+def test_no_bad_row_passes_a_share_of_nothing(configured, exchange):
+    start = intervals.ceil(exchange.now - 3 * DAY, "1h")
+    at = {"symbol": "BTCUSDT", "interval": "1h", "open_time": start + 5 * HOUR}
+    exchange.rows([at | {"cells": {"volume": "-1.00000000"}}])
+    with pytest.raises(DataError, match="1 of"):
+        sync(configured(max_rejected_share=0.0))
 
 
 def test_past_the_share_of_bad_rows_the_batch_fails_and_loses_nothing(

@@ -66,6 +66,11 @@ def test_a_sound_row_passes_as_it_is():
         ({"quote_volume": None}, "quote_volume is missing"),
         ({"symbol": ""}, "symbol is missing"),
         ({"taker_buy_base_volume": "6"}, "exceeds volume"),
+        ({"trades": "9" * 19}, "trades 9999999999999999999 is not a whole number"),
+        ({"close": "\u0661\u0661"}, "is not a decimal number"),
+        ({"open_time": "\u0661" * 13}, "is not a whole number"),
+        ({"open_time": f"{OPEN}00"}, "is not a whole number of milli-, micro- or nanoseconds"),
+        ({"symbol": "B" * 33}, "is longer than 32"),
     ],
 )
 def test_a_bad_row_is_rejected_as_it_came_with_its_reason(changed, reason):
@@ -120,6 +125,18 @@ def test_nothing_is_lost_between_bars_and_rejects():
     fixed = [r | {"close_time": str(int(r["open_time"] or 0) + HOUR - 1)} for r in rows]
     bars, rejected = sift(raw(*fixed), now=NOW)
     assert (bars.height, rejected.height) == (6, 3)
+
+
+CELLS = st.one_of(st.none(), st.text(), st.from_regex(r"-?\d{0,25}(\.\d{0,12})?", fullmatch=True))
+
+
+@given(st.sampled_from(FIELDS), CELLS)
+def test_whatever_stands_in_a_cell_the_row_is_a_bar_or_a_reject(name, text):
+    bars, rejected = sift(raw(row(**{name: text})), now=NOW)
+    assert bars.height + rejected.height == 1
+    if rejected.height:
+        assert rejected[name][0] == text
+        assert rejected["reason"][0]
 
 
 def test_the_checksum_sees_every_digit_and_no_chunking():

@@ -24,7 +24,7 @@ def test_a_new_series_starts_on_its_grid():
     (reading,) = planned([BTC, DAILY], {})
     first = NOW - 2 * DAY
     assert reading == Reading(
-        {BTC: first - first % HOUR + HOUR, DAILY: first - first % DAY + DAY}, None, tail=True
+        {BTC: first - first % HOUR + HOUR, DAILY: first - first % DAY + DAY}, NOW + 1, tail=True
     )
 
 
@@ -36,7 +36,7 @@ def test_a_tail_starts_some_bars_before_the_cursor_but_never_before_its_begin():
     }
     (reading,) = planned([BTC, ETH, DAILY], marks)
     assert reading.starts == {BTC: NOW - 13 * HOUR, ETH: NOW - 11 * HOUR, DAILY: NOW - 4 * DAY}
-    assert (reading.tail, reading.end) == (True, None)
+    assert (reading.tail, reading.end) == (True, NOW + 1)
 
 
 def test_a_later_since_leaves_no_hole():
@@ -68,3 +68,10 @@ def test_until_cuts_tails_heads_and_new_series():
     assert planned([ETH], {}, until=NOW - 30 * DAY) == []
     (fresh,) = planned([ETH], {}, until=NOW - DAY)
     assert (fresh.tail, fresh.end) == (True, NOW - DAY)
+
+
+def test_an_until_in_the_future_reads_no_bar_that_the_clock_has_not_seen():
+    marks = {BTC: Mark(NOW - 5 * DAY, NOW - DAY)}
+    (tail,) = planned([BTC], marks, until=NOW + DAY)
+    (fresh,) = planned([ETH], {}, until=NOW + DAY)
+    assert (tail.end, fresh.end) == (NOW + 1, NOW + 1)

@@ -164,9 +164,12 @@ def test_a_cell_that_load_data_would_change_is_an_error_and_nothing_is_stored(
     if warehouse.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has no LOAD DATA")
     monkeypatch.setattr(bulk, "_LOAD_FROM_ROWS", 1)
-    rows = [bar(0), bar(1, symbol="X" * 40)]
-    with pytest.raises(FatalError, match=r"did not store every cell|Data too long"):
-        put(warehouse, rows)
+    rows = frame([bar(0), bar(1)]).with_columns(symbol=pl.Series(["BTCUSDT", "X" * 40]))
+    with (
+        pytest.raises(FatalError, match=r"did not store every cell|Data too long"),
+        warehouse.writing() as connection,
+    ):
+        bars.upsert(connection, rows, batch_id=1, source="test")
     assert stored(warehouse) == []
 
 
