@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
-from bentley_tasks import note_report, run_link
+from bentley_tasks import FAILURE, note_report, run_link
 from bentley_triggers import CaughtUpTrigger, ChainTrigger
 
 
@@ -80,33 +81,25 @@ class FollowChain(BaseOperator):
 
     def _diagnose(self, context: Any) -> None:
         from bentley import settings  # noqa: PLC0415 - not needed to parse a DAG
-        from bentley.stages.follow import INGEST, follow  # noqa: PLC0415
+        from bentley.stages.follow import INGEST, diagnose, follow  # noqa: PLC0415
 
-        chain = follow(settings.load(), self.pipeline_run)
-        if chain.done:
+        given = settings.load()
+        stage = follow(given, self.pipeline_run).awaited
+        if stage is None:
             return
         ti = context["ti"]
-        stage = next(one for one in chain.stages if one.stage == chain.waiting_for)
-        if ti.get_dag(stage.dag_id).is_paused:
-            msg = (
-                f"{stage.dag_id} is paused, so the run can't go on; unpause it with "
-                f"`bentley airflow dags unpause {stage.dag_id}` and trigger the master again"
-            )
-            raise AirflowFailException(msg)
         if stage.stage == INGEST:
-            failed = ti.get_dagrun_state(stage.dag_id, self.sync_run_id) == "failed"
+            over = ti.get_dagrun_state(stage.dag_id, self.sync_run_id) == "failed"
         else:
-            active = ti.get_dr_count(dag_id=stage.dag_id, states=["running", "queued"])
-            failed = stage.state == "failed" and not active
-        if failed:
-            msg = (
-                f"{stage.dag_id} failed: {stage.error or 'see its log'}; mend that, then trigger "
-                "the master again: what is stored already is taken up from where it stands"
-            )
-            raise AirflowFailException(msg)
-        if datetime.now(UTC) >= self._deadline(context):
-            msg = (
-                f"{stage.dag_id} has not come to its end within {self.max_wait}; look at its "
-                "running task, or for an import error, in the Airflow page"
-            )
-            raise AirflowFailException(msg)
+            over = not ti.get_dr_count(dag_id=stage.dag_id, states=["running", "queued"])
+        late = datetime.now(UTC) >= self._deadline(context)
+        failure = diagnose(
+            given,
+            stage,
+            paused=ti.get_dag(stage.dag_id).is_paused,
+            over=over,
+            late=str(self.max_wait) if late else None,
+        )
+        if failure is not None:
+            ti.xcom_push(FAILURE, asdict(failure))
+            raise AirflowFailException(failure.message)

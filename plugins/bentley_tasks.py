@@ -18,6 +18,8 @@ DEFAULTS: dict[str, Any] = {
     "retry_policy": BentleyRetryPolicy(),
 }
 
+FAILURE = "failure"
+"""The XCom by which a task says why the run can't go on."""
 
 _LONGEST_RUN_ID = 250
 
@@ -48,6 +50,23 @@ def note_report(settings: Any, dag_run: Any, report: Any) -> None:
     lines += [failure["message"] for failure in report.failures]
     lines += [run["url"] for run in report.details.get("runs", ())]
     set_note(settings, dag_run.dag_id, dag_run.run_id, "\n\n".join(lines))
+
+
+def failure_before(ti: Any, dag_run: Any, task_ids: list[str]) -> Any:
+    """Read why a task that this one follows has failed; None where all of them did their work."""
+    from bentley.stages.follow import Failure  # noqa: PLC0415 - not needed to parse a DAG
+
+    states = ti.get_task_states(
+        dag_id=dag_run.dag_id, run_ids=[dag_run.run_id], task_ids=task_ids
+    ).get(dag_run.run_id, {})
+    failed = [task_id for task_id in task_ids if states.get(task_id) == "failed"]
+    if not failed:
+        return None
+    told = ti.xcom_pull(task_ids=failed[0], key=FAILURE)
+    if told is not None:
+        return Failure(**told)
+    step = "see its log and mend that, then trigger the master again"
+    return Failure(f"the task {failed[0]} of {dag_run.dag_id}", "failed", step)
 
 
 def announcer(asset: Asset, consumer: str) -> Any:
