@@ -9,7 +9,7 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import dag, task
 from bentley_operators import FollowChain
-from bentley_tasks import DEFAULTS, run_link
+from bentley_tasks import DEFAULTS, failure_before, run_link
 
 _PIPELINE_RUN = "{{ dag_run.run_id }}"
 _SYNC_RUN = "master__{{ dag_run.run_id }}"
@@ -41,19 +41,27 @@ def bentley_master_orchestration() -> None:
         trigger_rule="none_failed",
     )
 
-    @task
+    # Always: a run that didn't get to its end is reported, too, before it fails with its reason.
+    @task(trigger_rule="all_done")
     def verify(*, dag_run: Any = None, ti: Any = None) -> None:
         from bentley import settings  # noqa: PLC0415 - not needed to parse a DAG
         from bentley.services.airflow_note import set_note  # noqa: PLC0415
-        from bentley.stages.orchestrate import require, verify_and_report  # noqa: PLC0415
+        from bentley.stages import orchestrate  # noqa: PLC0415
 
         found = settings.load()
-        report = verify_and_report(
-            found, pipeline_run=dag_run.run_id, dag_run=run_link(dag_run), attempt=ti.try_number
-        )
+        run = {
+            "pipeline_run": dag_run.run_id,
+            "dag_run": run_link(dag_run),
+            "attempt": ti.try_number,
+        }
+        failure = failure_before(ti, dag_run, ["start", "follow"])
+        if failure is None:
+            report = orchestrate.verify_and_report(found, **run)
+        else:
+            report = orchestrate.report_failure(found, **run, failure=failure)
         set_note(found, dag_run.dag_id, dag_run.run_id, report["note"])
         ti.xcom_push("report", report)
-        require(report)
+        orchestrate.require(report)
 
     start >> follow >> verify()
 

@@ -28,6 +28,7 @@ from bentley.stages.reading import Mark, Reading, Series, plan
 from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import bars, gaps, ledger, quarantine, states
 from bentley.warehouse.ledger import INGEST
+from bentley.warehouse.schema import batches
 from bentley.warehouse.warehouse import Warehouse
 
 SOURCE = "source-binance"
@@ -72,23 +73,14 @@ def sync(
         warehouse.alone(INGEST, wait_seconds=_LOCK_SECONDS),
     ):
         close_dead(warehouse)
-        now = exchange.server_time(settings.exchange_url)
-        if settings.since is not None and settings.since >= now:
-            msg = (
-                f"BENTLEY_SINCE {iso(settings.since)} lies ahead of the exchange's clock {iso(now)}"
-            )
-            raise ConfigurationError(msg)
         with warehouse.writing() as connection:
             batch_id = ledger.begin(
-                connection,
-                INGEST,
-                engine=ENGINE,
-                pipeline_runs=pipeline_runs,
-                dag_run=dag_run,
-                exchange_time=now,
+                connection, INGEST, engine=ENGINE, pipeline_runs=pipeline_runs, dag_run=dag_run
             )
-        run = _Run(settings, warehouse, batch_id, now=now, again=again, progress=progress)
         try:
+            # Inside the batch: an exchange out of reach must be seen in the ledger, too.
+            now = _clock(settings, warehouse, batch_id)
+            run = _Run(settings, warehouse, batch_id, now=now, again=again, progress=progress)
             run.read_all()
             series = tuple(run.series())
             run.name_the_ended(series)
@@ -104,6 +96,18 @@ def sync(
             series=series,
             failures=tuple(run.failures),
         )
+
+
+def _clock(settings: Settings, warehouse: Warehouse, batch_id: int) -> int:
+    """Ask the exchange for its time, and mark the batch with it."""
+    now = exchange.server_time(settings.exchange_url)
+    with warehouse.writing() as connection:
+        row = batches.update().where(batches.c.id == batch_id)
+        connection.execute(row.values(exchange_time=now))
+    if settings.since is not None and settings.since >= now:
+        msg = f"BENTLEY_SINCE {iso(settings.since)} lies ahead of the exchange's clock {iso(now)}"
+        raise ConfigurationError(msg)
+    return now
 
 
 def close_dead(warehouse: Warehouse) -> None:

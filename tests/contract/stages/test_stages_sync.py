@@ -11,7 +11,10 @@ from bentley.services.exchange.recorded import RecordedMarket
 from bentley.services.exchange.server import ExchangeServer
 from bentley.sources.exchange import server_time
 from bentley.stages import ingest
+from bentley.stages.follow import follow
 from bentley.stages.ingest import LOOKBACK_BARS, sync
+from bentley.stages.pending import announcement, overdue
+from bentley.stages.process import process
 from bentley.warehouse import gaps, ledger
 from bentley.warehouse.ledger import INGEST, PROCESS
 from bentley.warehouse.schema import binance_ohlcv, quarantine, source_states
@@ -316,7 +319,19 @@ def test_past_the_share_of_bad_rows_the_batch_fails_and_loses_nothing(
 
 
 def test_an_exchange_that_is_away_may_be_tried_again(configured):
-    with pytest.raises(RetriableError, match="can't be reached"):
-        sync(configured(exchange_url="http://127.0.0.1:9"))
+    away = configured(exchange_url="http://127.0.0.1:9")
+    for _ in range(2):
+        with pytest.raises(RetriableError, match="can't be reached"):
+            sync(away, pipeline_runs=["run-1"])
     with Warehouse.open(configured()) as warehouse:
-        assert batches(warehouse, INGEST) == []
+        made = batches(warehouse, INGEST)
+    assert [batch.status for batch in made] == ["failed", "failed"]
+    assert all("can't be reached" in batch.error for batch in made)
+    seen = follow(away, "run-1").awaited
+    assert (seen.stage, seen.state, seen.error) == (INGEST, "failed", made[-1].error)
+    assert announcement(away, PROCESS) is None
+    assert overdue(away, PROCESS, after_seconds=0) is None
+    assert process(away).batch_id is None  # a batch without bars is no one's work
+    done = sync(configured(), pipeline_runs=["run-1"])
+    assert follow(configured(), "run-1").waiting_for == PROCESS
+    assert process(configured()).rows_read == done.rows_news
