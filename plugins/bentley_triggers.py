@@ -16,7 +16,7 @@ from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 _log = structlog.get_logger(__name__)
 
 _LONGEST_PAUSE = 80.0
-"""A consumer that is unpaused again is woken within two minutes."""
+"""A consumer that comes back is woken within two minutes, also where nobody says that it was away."""
 
 
 async def _asked(question: Callable[[], Any]) -> Any:
@@ -30,11 +30,25 @@ async def _asked(question: Callable[[], Any]) -> Any:
         return None
 
 
+def _paused(settings: Any, dag_id: str) -> bool:
+    """Whether a DAG is paused. A trigger can't ask its supervisor; where the API refuses: no."""
+    from bentley.domain.errors import BentleyError  # noqa: PLC0415
+    from bentley.services.airflow_api import AirflowClient  # noqa: PLC0415
+
+    with AirflowClient(settings.airflow_url) as client:
+        try:
+            return client.dag(dag_id).is_paused
+        except BentleyError as error:
+            _log.warning("Airflow does not say whether a DAG is paused", error=str(error))
+            return False
+
+
 class UnconsumedTrigger(BaseEventTrigger):
     """Emits while committed batches stay unconsumed: Airflow's asset queue alone can lose sight.
 
     Events coalesce, strand behind a slow consumer, and are lost to a paused one; the ledger
-    still has the batches.
+    still has the batches. For a consumer that is paused nothing is emitted until it is unpaused:
+    it would not hear it, and an asset's other consumers would run for nothing.
     """
 
     def __init__(
@@ -58,11 +72,13 @@ class UnconsumedTrigger(BaseEventTrigger):
 
     def _late(self) -> dict[str, Any] | None:
         from bentley import settings  # noqa: PLC0415
+        from bentley.stages.follow import STAGES  # noqa: PLC0415
         from bentley.stages.pending import overdue  # noqa: PLC0415
 
+        given = settings.load()
         for consumer in self.consumers:
-            found = overdue(settings.load(), consumer, after_seconds=self.after)
-            if found is not None:
+            found = overdue(given, consumer, after_seconds=self.after)
+            if found is not None and not _paused(given, STAGES[consumer]):
                 return {"consumer": consumer, **found}
         return None
 
@@ -74,7 +90,7 @@ class UnconsumedTrigger(BaseEventTrigger):
             if late is None:
                 await asyncio.sleep(self.every)
                 continue
-            # The same news again and again means a consumer that is paused or stuck.
+            # The same news again and again means a consumer that is stuck.
             pause = min(2 * pause, _LONGEST_PAUSE) if late == told else self.again
             told = late
             yield TriggerEvent(late)

@@ -112,6 +112,39 @@ def test_the_same_news_is_told_less_and_less_often():
     assert waits.startswith("[1, 2, 4")
 
 
+@pytest.mark.parametrize(
+    ("paused", "said"),
+    [
+        ([], "process"),
+        (["knime_cli_workflow"], "track"),
+        (["mlflow_logging_dag"], "process"),
+        (["knime_cli_workflow", "mlflow_logging_dag"], "None"),
+    ],
+)
+def test_nothing_is_emitted_for_a_paused_consumer(paused, said):
+    """Its event would be lost to it, and make the other consumers run for nothing."""
+    assert said == ask(
+        "import bentley_triggers, bentley.stages.pending\n"
+        "from bentley.services.airflow_answers import Dag\n"
+        "from bentley.services.airflow_api import AirflowClient\n"
+        "AirflowClient.dag = lambda self, dag_id: Dag(\n"
+        f"    dag_id=dag_id, is_paused=dag_id in {paused}, has_import_errors=False)\n"
+        "bentley.stages.pending.overdue = lambda *_, **__: {'batches': [1]}\n"
+        "late = bentley_triggers.UnconsumedTrigger(['process', 'track'])._late()\n"
+        "print(late and late['consumer'])"
+    )
+
+
+def test_a_consumer_is_woken_where_airflow_does_not_say_that_it_is_paused():
+    said = ask(
+        "import os, bentley_triggers, bentley.stages.pending\n"
+        "os.environ['BENTLEY_AIRFLOW_PORT'] = '9'\n"
+        "bentley.stages.pending.overdue = lambda *_, **__: {'batches': [1]}\n"
+        "print(bentley_triggers.UnconsumedTrigger(['track'])._late()['consumer'])"
+    )
+    assert said.splitlines()[-1] == "track"
+
+
 def test_a_chain_that_keeps_moving_still_meets_its_deadline():
     said = ask(
         TICKS.format(trigger="ChainTrigger") + "import itertools, types\n"
