@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from bentley.warehouse import ledger
 from bentley.warehouse.ledger import INGEST, PROCESS
+from unit.stages.chain_support import ingest_batch, ingest_unchecked, series
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -58,6 +60,11 @@ def test_a_consumer_paused_while_events_came(live, dag_id):
     live.emit()
     time.sleep(5)
     assert live.waiting() > 0
+    if dag_id == "mlflow_logging_dag":  # nobody is started for an event that it won't hear
+        live.until(lambda: live.waiting() == 1, "only the paused stage is behind")
+        before = len(live.airflow.runs("knime_cli_workflow", limit=100))
+        time.sleep(40)
+        assert len(live.airflow.runs("knime_cli_workflow", limit=100)) <= before + 1
     live.airflow.unpause(dag_id)
     live.settle()
 
@@ -93,9 +100,41 @@ def test_a_paused_stage_fails_the_master_with_its_reason(live):
         log = live.airflow.logs(MASTER, run_id, "follow")
         assert "knime_cli_workflow is paused" in log
         assert "unpause" in log
+        told = reported(live, run_id)
+        assert told.startswith("**knime_cli_workflow is paused")
+        assert "Next step: unpause it" in told
     finally:
         live.airflow.unpause("knime_cli_workflow")
     live.settle()
+
+
+def test_a_stage_that_fails_on_what_was_there_before_the_run_is_named(live):
+    """Nothing new has come, so that the failing batch is none of the run's own."""
+    rows = series(30, symbol="BADUSDT")
+    ingest_unchecked(live.warehouse, [row | {"high": "0.50000000"} for row in rows])
+    live.until(lambda: failures(live), "the stage has failed")
+    run_id = live.master()
+    assert live.ended(MASTER, run_id, seconds=300) == "failed"
+    told = reported(live, run_id)
+    assert told.startswith("**knime_cli_workflow failed: DataError: 30 of 30 rows are bad")
+    assert "trigger the master again" in told
+    ingest_batch(live.warehouse, rows)
+    live.settle()
+
+
+def failures(live) -> int:
+    with live.warehouse.reading() as connection:
+        return ledger.failing(connection, PROCESS)[0]
+
+
+def reported(live, run_id: str) -> str:
+    """What the master wrote of a run that failed: in the file, in MLflow and in its note."""
+    report = live.airflow.xcom(MASTER, run_id, "verify", "report")
+    assert not report["held"]
+    assert report["failed"] in live.airflow.logs(MASTER, run_id, "verify")
+    assert report["mlflow"] in live.airflow.run(MASTER, run_id).note
+    assert Path(report["report"]).with_suffix(".png").is_file()
+    return Path(report["report"]).read_text()
 
 
 def running(live) -> list[ledger.Batch]:
