@@ -290,6 +290,86 @@ def test_joiner_says_what_it_lacks(lacks):
     ]
 
 
+def old_joiner(left=("k",), right=("k",), **extra):
+    """The Joiner as KNIME 4.2 to 4.7 saves it."""
+    criteria = {"leftTableJoinPredicate": list(left), "rightTableJoinPredicate": list(right)}
+    filters = {
+        f"{side}ColumnSelectionConfig": names([], [], "EnforceExclusion")
+        for side in ("left", "right")
+    }
+    given = joiner(suffix=" (right)", outputRowOrder="ARBITRARY", maxOpenFiles=200)
+    replaced = {"matchingCriteria", "leftColumnSelectionConfigV2", "rightColumnSelectionConfigV2"}
+    kept = {key: value for key, value in given.items() if key not in replaced}
+    return kept | criteria | filters | extra
+
+
+def test_joiner_in_the_layout_of_knime_4(run_node, lacks):
+    found = run_node(JOINER, old_joiner(), LEFT, RIGHT)
+    assert found.columns == ["k", "v", "k (right)", "v (right)"]
+    assert found.rows() == [("a", 1, "a", 20), ("a", 1, "a", 40), ("c", 4, "c", 10)]
+    chosen = {"rightColumnSelectionConfig": names(["v"], ["k"])}
+    assert run_node(JOINER, old_joiner(**chosen), LEFT, RIGHT).columns == ["k", "v", "v (right)"]
+    both = run_node(JOINER, old_joiner(["k", "v"], ["k", "w"]), LEFT, RIGHT.rename({"v": "w"}))
+    assert both.is_empty()
+    wrong = old_joiner(["$RowID$", "k"], ["k"])
+    wrong["leftColumnSelectionConfig"] = names([], **{"filter-type": "unknown"})
+    assert lacks(JOINER, wrong) == [
+        "criterion 1 joins on row IDs, which is not supported",
+        "criterion 2 names no column of the right table",
+        "setting 'leftColumnSelectionConfig/filter-type' = 'unknown' is not supported",
+    ]
+    assert lacks(JOINER, old_joiner([], [])) == ["there is no matching criterion"]
+
+
+def test_joiner_whose_criteria_are_plain_names(run_node, lacks):
+    def criterion(left):
+        return {"0": {"leftTableColumn": left, "rightTableColumn": "k"}}
+
+    found = run_node(JOINER, joiner(matchingCriteria=criterion("k")), LEFT, RIGHT)
+    assert found.height == 3
+    assert lacks(JOINER, joiner(matchingCriteria=criterion("<row-keys>"))) == [
+        "criterion 1 joins on row IDs, which is not supported"
+    ]
+    ids = {"0": {"leftTableColumnV2": {"specialChoice_Internals": "ROW_ID"},
+                 "rightTableColumnV2": {"regularChoice": "k"}}}  # fmt: skip
+    assert lacks(JOINER, joiner(matchingCriteria=ids)) == [
+        "criterion 1 joins on row IDs, which is not supported"
+    ]
+
+
+def test_merged_join_columns_of_different_names_are_called_by_both(run_node):
+    right = RIGHT.rename({"k": "key"})
+    settings = joiner(right="key", mergeJoinColumns=True, **OUTER)
+    found = run_node(JOINER, settings, LEFT, right)
+    assert found.columns == ["k=key", "v", "v (Right)"]
+    assert found["k=key"].to_list() == ["a", "a", "c", "b", None, None, "d"]
+    hidden = {"leftColumnSelectionConfigV2": manual(["v"], ["k"], unknown=False)}
+    found = run_node(JOINER, settings | hidden, LEFT, right)
+    assert found.columns == ["k=key", "v", "v (Right)"]
+    hidden["rightColumnSelectionConfigV2"] = manual(["v"], ["key"], unknown=False)
+    assert run_node(JOINER, settings | hidden, LEFT, right).columns == ["v", "v (Right)"]
+
+
+def test_a_join_column_takes_in_all_its_partners(run_node):
+    # the example of the node's description: A=A, A=X and C=Z
+    left = pl.DataFrame({"A": [1, 2], "B": [3, 4], "C": [5, 6]})
+    right = pl.DataFrame({"X": [1, 7, 9], "A": [1, 8, 9], "Z": [5, 6, 6]})
+    settings = old_joiner(["A", "A", "C"], ["A", "X", "Z"], mergeJoinColumns=True, **OUTER)
+    found = run_node(JOINER, settings, left, right)
+    assert found.columns == ["A", "B", "C=Z"]
+    # right rows alone: the partners X and A of the third agree, those of the second don't
+    assert found.rows() == [(1, 3, 5), (2, 4, 6), (None, None, 6), (9, None, 6)]
+
+
+def test_a_suffix_is_put_on_until_the_name_is_free(run_node, lacks):
+    left = LEFT.with_columns(pl.lit(0).alias("v*"))
+    found = run_node(JOINER, joiner(suffix="*"), left, RIGHT)
+    assert found.columns == ["k", "v", "v*", "k*", "v**"]
+    assert lacks(JOINER, joiner(suffix=" ")) == ["setting 'suffix' is empty"]
+    with pytest.raises(ConfigurationError, match="both tables have a column 'k'"):
+        run_node(JOINER, joiner(duplicateHandling="DO_NOT_EXECUTE", suffix=""), LEFT, RIGHT)
+
+
 def concatenate(**extra):
     return {
         "intersection_of_columns": False,
