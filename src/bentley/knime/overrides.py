@@ -175,11 +175,6 @@ def text(value: Variable) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def placeholders(template: str) -> list[str]:
-    """The names in `$${Sname}$$`, `$${Iname}$$` and `$${Dname}$$`."""
-    return [match[2] for match in _PLACEHOLDER.finditer(template)]
-
-
 def substitute(template: str, values: Mapping[str, Variable]) -> str:
     """Put variables in where `$${Sname}$$` stands, as text and without any quoting.
 

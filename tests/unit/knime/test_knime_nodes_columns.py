@@ -512,11 +512,42 @@ def test_string_manipulation(run_node, lacks):
     assert "insert_missing_as_null" in found
 
 
+def ruled(*lines):
+    return {"rules": list(lines), "new-column-name": "n", "append-column": True}
+
+
 def test_what_no_types_could_save_is_found_before_the_run(lacks):
-    rule = {"rules": ["$a$ SOUNDS $b$ => 1"], "new-column-name": "n", "append-column": True}
-    assert len(lacks(RULES, rule)) == 1
-    assert lacks(RULES, rule | {"rules": ['$a$ > 1 AND $b$ LIKE "x*" => $${Sv}$$']}) == []
+    assert len(lacks(RULES, ruled("$a$ SOUNDS $b$ => 1"))) == 1
+    assert lacks(RULES, ruled('$a$ > 1 AND $b$ LIKE "x*" => $${Sv}$$')) == []
     assert len(lacks(RULE_FILTER, {"rules": ["$a$ >"], "include": True})) == 1
     assert lacks(RULE_FILTER, {"rules": ["$a$ AND $b$ = $${Ilimit}$$ => TRUE"]}) == []
+    assert lacks(RULE_FILTER, {"rules": ["TRUE => $a$"]}) == []
     assert len(lacks(MATH, formula("$a$ +"))) == 1
-    assert lacks(MATH, formula("$a$ + $${Dshare}$$")) == []
+    assert lacks(MATH, formula("$a$ + $${Dshare}$$ + COL_MEAN($b$)")) == []
+    assert len(lacks(MATH, formula("$a$ + $${Sname}$$"))) == 1
+    assert lacks(MANIPULATION, manipulation("padLeft(string($a$), 3, $${Sfill}$$)")) == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ('$a$ MATCHES "(?=x).*"', "no look-around"),
+        ("bogus $a$", "'bogus' is not known"),
+        ("$a$ = wobble", "'wobble' is not known"),
+    ],
+)
+def test_what_is_lacking_is_found_with_any_number_of_columns(lacks, condition, said):
+    many = " AND ".join(f'$c{at}$ = "1"' for at in range(12))
+    (found,) = lacks(RULES, ruled(f'{condition} AND {many} => "x"'))
+    assert said in found
+    sum_of_many = " + ".join(f"$c{at}$" for at in range(12))
+    (found,) = lacks(MATH, formula(f"{sum_of_many} + wobble($c0$)"))
+    assert "'wobble' is not supported" in found
+
+
+def test_a_dollar_in_a_text_names_no_column(run_node):
+    settings = ruled('$a$ MATCHES "^x$" => "1"', '$b$ MATCHES "^y$" => "2"', "TRUE => $a$")
+    frame = pl.DataFrame({"a": ["x", "z", "z"], "b": ["y", "y", "x"]})
+    assert run_node(RULES, settings, frame)["n"].to_list() == ["1", "2", "z"]
+    text = manipulation('join("$", $a$, "$")')
+    assert run_node(MANIPULATION, text, frame)["t"].to_list() == ["$x$", "$z$", "$z$"]
