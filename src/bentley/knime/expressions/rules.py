@@ -2,9 +2,9 @@
 
 After the published description of the nodes: the first rule that matches gives the outcome, and
 no match gives a missing value (in the filter: FALSE); NOT binds most, then AND, XOR and OR, and
-comparisons before all of them. A comparison with a missing cell is false, so `NOT $a$ = 1` holds
-for a missing one. Numbers are compared as Java's Double.compare does: NaN equals itself and is
-the greatest. What KNIME decides by rules that are not published (text compared with a number,
+comparisons before all of them. A missing cell and a NaN are each equal to their own kind, so that
+`=`, `<=` and `>=` hold between two of them, and no comparison holds with anything else: also not
+`$a$ < 5`, and `NOT $a$ = 1` does. What KNIME decides by rules that are not published (text compared with a number,
 booleans mixed with other outcomes) is refused.
 """
 
@@ -27,7 +27,6 @@ _GRAMMAR = Grammar(
 )
 _ORDERINGS: dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     "=": lambda a, b: a == b,
-    "!=": lambda a, b: a != b,
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,
     ">": lambda a, b: a > b,
@@ -205,7 +204,9 @@ class _Rule(Source):
             self.take()
             right = self._value()
             self._same_family(operator, left, right)
-            return _ORDERINGS[operator.text](left.expr, right.expr).fill_null(value=False)
+            return _compare(operator.text, left, right)
+        if operator.text == "!=":
+            self.fail(operator, "KNIME knows no !=; write NOT a = b")
         if self.accept("IN", kind="name"):
             return self._member(operator, left)
         if self.accept("LIKE", "MATCHES", kind="name"):
@@ -276,6 +277,19 @@ class _Rule(Source):
         if token.text in _NO_VALUES:
             self.fail(token, f"a value expected, found the operator {token.text}")
         return self.fail(token, f"{token.text!r} is not known (text is quoted, a column is $name$)")
+
+
+def _compare(operator: str, left: _Value, right: _Value) -> pl.Expr:
+    """Whether it holds; polars itself knows no missing cell, and orders NaN above all numbers."""
+    holds = _ORDERINGS[operator](left.expr, right.expr)
+    floats = [value.expr.is_nan() for value in (left, right) if value.dtype.is_float()]
+    if floats and operator != "=":
+        # a NaN on one side alone
+        holds = holds & ~reduce(lambda a, b: a ^ b, floats)
+    holds = holds.fill_null(value=False)
+    if "=" in operator and left.constant is None and right.constant is None:
+        return holds | (left.expr.is_null() & right.expr.is_null())
+    return holds
 
 
 def _number(text: str) -> int | float:
