@@ -158,7 +158,47 @@ def test_string_to_number(run_node, settings, expected):
 def test_string_to_number_may_fail_and_names_the_cell(run_node):
     with pytest.raises(DataError, match="'t' holds 'abc', which is no Float64") as caught:
         run_node(TO_NUMBER, to_number(fail_on_error=True), TEXTS)
-    assert (caught.value.rejected, caught.value.read) == (3, 8)
+    assert (caught.value.rejected, caught.value.read) == (2, 8)
+    blank = pl.DataFrame({"t": ["1", "", "  ", None]})
+    found = run_node(TO_NUMBER, to_number(fail_on_error=True), blank)
+    assert found["t"].to_list() == [1.0, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("settings", "text", "number"),
+    [
+        (to_number(), "1d", None),
+        (to_number(), "2.5F", None),
+        (to_number(generic_parse=True), "1d", 1.0),
+        (to_number(generic_parse=True), "2.5F", 2.5),
+        (to_number(generic_parse=True), "2.5dd", None),
+        (to_number(generic_parse=True), "NaNd", None),
+        (to_number("LongCell", generic_parse=True), "1d", None),
+        ({key: value for key, value in to_number().items() if key != "generic_parse"}, "1d", 1.0),
+        (to_number(), "Infinity", float("inf")),
+        (to_number(), " -Infinity\t", float("-inf")),
+        (to_number(), "inf", None),
+        (to_number(), "1e400", float("inf")),
+        (to_number(), "\u00a03", None),
+        (to_number(), "\u0663", None),
+        (to_number("IntCell"), " 3 ", None),
+        (to_number("IntCell"), "-3", -3),
+        (to_number("IntCell"), "2147483648", None),
+        (to_number("LongCell"), "2147483648", 2**31),
+        (to_number(decimal_separator=","), "1.5", None),
+        (to_number(decimal_separator=","), "1,5", 1.5),
+        (to_number(decimal_separator=","), "1,5,2", None),
+        (to_number(decimal_separator=""), "1.5", None),
+        (to_number(decimal_separator=""), "15", 15.0),
+    ],
+)
+def test_text_is_a_number_where_java_says_so(run_node, settings, text, number):
+    assert run_node(TO_NUMBER, settings, pl.DataFrame({"t": [text]}))["t"].to_list() == [number]
+
+
+def test_nan_is_a_number(run_node):
+    found = run_node(TO_NUMBER, to_number(), pl.DataFrame({"t": ["NaN", "+NaN", "nan"]}))
+    assert found["t"].is_nan().to_list() == [True, True, None]
 
 
 def test_number_to_string_writes_as_java_does(run_node):
