@@ -15,8 +15,8 @@ from bentley.knime.xmlconfig import Config, Value
 
 _COMPARE: Mapping[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     "EQ": lambda cell, value: cell == value,
-    "NEQ": lambda cell, value: (cell != value).fill_null(True),
-    "NEQ_MISS": lambda cell, value: cell != value,
+    "NEQ": lambda cell, value: cell != value,
+    "NEQ_MISS": lambda cell, value: (cell != value).fill_null(True),
     "LT": lambda cell, value: cell < value,
     "LTE": lambda cell, value: cell <= value,
     "GT": lambda cell, value: cell > value,
@@ -36,7 +36,7 @@ _ROW = pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
 
 @register("org.knime.base.node.preproc.filter.row3.RowFilterNodeFactory")
 class RowFilter(BaseNode):
-    """Keeps the rows that match all (or any) of the predicates; a missing cell matches `NEQ` alone."""
+    """Keeps the rows that match all (or any) of the predicates; a missing cell matches `NEQ_MISS` alone."""
 
     keys = frozenset({"matchCriteria", "predicates", "domains", "outputMode"})
 
