@@ -31,6 +31,7 @@ _UNARY: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {
 _PATTERNS = frozenset({"REGEX", "WILDCARD"})
 _FIRST_LAST = frozenset({"FIRST_N_ROWS", "LAST_N_ROWS"})
 _ROW_NUMBERS = "ROW_NUMBERS"
+_OLD_NUMBERS = "RowNumber_RowFilter"
 _ROW = pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
 
 
@@ -55,7 +56,11 @@ class RowFilter(BaseNode):
         special = _special(predicate)
         if special not in {"", _ROW_NUMBERS}:
             yield f"filter on {special} in {predicate.path!r} is not supported: no row IDs here"
-        if operator not in {*_COMPARE, *_UNARY, *_PATTERNS, *_FIRST_LAST}:
+        if operator not in (
+            {*_COMPARE, *_FIRST_LAST}
+            if special == _ROW_NUMBERS
+            else {*_COMPARE, *_UNARY, *_PATTERNS}
+        ):
             yield unsupported(predicate, "operator")
         elif operator not in _UNARY:
             value = _reference(predicate)
@@ -84,8 +89,14 @@ def _column(predicate: Config) -> str:
 
 
 def _special(predicate: Config) -> str:
+    """What a predicate looks at instead of a column; KNIME 5.3 wrote it as a column's name."""
     choice = predicate.config("columnV2")
-    return choice.text("specialChoice_Internals") or choice.text("specialChoice")
+    named = "" if choice.children else predicate.config("column").text("selected")
+    return (
+        choice.text("specialChoice_Internals")
+        or choice.text("specialChoice")
+        or {"<row-keys>": "ROW_ID", "<row-numbers>": _ROW_NUMBERS}.get(named, "")
+    )
 
 
 def _reference(predicate: Config) -> Config:
@@ -123,10 +134,7 @@ def _row_number(operator: str, predicate: Config) -> pl.Expr:
         return number >= _ROW
     if operator == "LAST_N_ROWS":
         return pl.len() - number < _ROW
-    if operator in _COMPARE:
-        return _COMPARE[operator](_ROW, number)
-    msg = f"operator {operator} can't be used on row numbers"
-    raise ConfigurationError(msg)
+    return _COMPARE[operator](_ROW, number)
 
 
 def _case_sensitive(reference: Config) -> bool:
@@ -165,7 +173,9 @@ class OldRowFilter(BaseNode):
         del context
         rule = self.model.config("rowFilter")
         matches = _OLD_KINDS[rule.text("RowFilter_TypeID")](rule, frame).fill_null(False)
-        return frame.filter(matches if rule.flag("include", default=True) else ~matches)
+        numbered = rule.text("RowFilter_TypeID") == _OLD_NUMBERS
+        include = rule.flag("RowRangeInclude" if numbered else "include", default=True)
+        return frame.filter(matches if include else ~matches)
 
 
 def _old_cell(rule: Config, frame: pl.DataFrame) -> tuple[pl.Expr, pl.DataType]:
@@ -225,5 +235,5 @@ _OLD_KINDS: Mapping[str, Callable[[Config, pl.DataFrame], pl.Expr]] = {
     "StringComp_RowFilter": _old_pattern,
     "RangeVal_RowFilter": _old_range,
     "MissingVal_RowFilter": _old_missing,
-    "RowNumber_RowFilter": _old_numbers,
+    _OLD_NUMBERS: _old_numbers,
 }
