@@ -53,7 +53,10 @@ class Connection:
 
 @dataclass
 class Workflow:
-    """A loaded workflow; `folder` is where relative paths of its file nodes start."""
+    """A loaded workflow; `folder` is where relative paths of its file nodes start.
+
+    In an archive the folder is `/x/flow.knwf/flow`, a place within the file.
+    """
 
     name: str
     created_by: str
@@ -78,7 +81,7 @@ def load(path: Path) -> Workflow:
     try:
         with zipfile.ZipFile(path) as archive:
             files = _Archive(archive, path.name)
-            return _load(files, files.top, path.resolve().parent)
+            return _load(files, files.top, path.resolve() / files.top)
     except zipfile.BadZipFile:
         msg = f"{path} is not a .knwf archive; export the workflow again from KNIME"
         raise ConfigurationError(msg) from None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import zipfile
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from knime_support import model
+from knime_support import model, spec
 
 from bentley.domain.errors import ConfigurationError, DataError
+from bentley.knime import engine, workflow
+from bentley.knime import writer as writing
 from bentley.knime.nodes import csvwriter, files
 from bentley.knime.workflow import _rooted
 
@@ -108,25 +111,25 @@ def test_types_are_guessed_from_all_cells(run_node, tmp_path):
 
 def test_saved_types_win_and_a_cell_that_does_not_fit_fails(run_node, tmp_path):
     (tmp_path / "in.csv").write_text("a,b\n01,2\n")
-    spec = saved(column("a"), column("b", "DoubleCell", position=1))
-    assert run_node(READER, reader(spec=spec)).rows() == [("01", 2.0)]
+    table = saved(column("a"), column("b", "DoubleCell", position=1))
+    assert run_node(READER, reader(spec=table)).rows() == [("01", 2.0)]
     (tmp_path / "in.csv").write_text("a,b\n01,x\n")
     with pytest.raises(DataError, match=r"'b' of .* holds 'x', which is no Float64"):
-        run_node(READER, reader(spec=spec))
+        run_node(READER, reader(spec=table))
 
 
 def test_the_transformation_tab_drops_renames_moves_and_types_columns(run_node, tmp_path):
     (tmp_path / "in.csv").write_text("a,b,c,new\n1,2,03,4\n")
-    spec = saved(
+    table = saved(
         column("a", "LongCell", rename="alpha", position=2),
         column("b", "LocalDateCell", keep=False, position=0),
         column("c", position=1),
     )
-    found = run_node(READER, reader(spec=spec))
+    found = run_node(READER, reader(spec=table))
     assert found.to_dict(as_series=False) == {"c": ["03"], "alpha": [1], "new": [4]}
     assert found.dtypes == [pl.String, pl.Int64, pl.Int32]
-    spec["table_transformation"]["unknown_columns_transformation"]["keep"] = False
-    assert run_node(READER, reader(spec=spec)).columns == ["c", "alpha"]
+    table["table_transformation"]["unknown_columns_transformation"]["keep"] = False
+    assert run_node(READER, reader(spec=table)).columns == ["c", "alpha"]
 
 
 def test_columns_other_than_the_saved_ones_fail_where_they_must_be_the_same(run_node, tmp_path):
@@ -141,7 +144,7 @@ def test_columns_other_than_the_saved_ones_fail_where_they_must_be_the_same(run_
 
 
 def test_reader_says_which_transformations_it_lacks(lacks):
-    spec = saved(
+    table = saved(
         column("a", "LocalDateCell"),
         column("b", _converter_config={"format": "x"}),
         version="V4_3",
@@ -149,7 +152,7 @@ def test_reader_says_which_transformations_it_lacks(lacks):
         enforce_types=False,
         unknown={"force_type": True},
     )
-    settings = reader(spec=spec, advanced={"append_path_column_Internals": True})
+    settings = reader(spec=table, advanced={"append_path_column_Internals": True})
     tab = "table_spec_config_Internals/table_transformation"
     assert lacks(READER, settings) == [
         "setting 'advanced_settings/append_path_column_Internals' = True is not supported",
@@ -159,7 +162,7 @@ def test_reader_says_which_transformations_it_lacks(lacks):
         f"type 'a LocalDateCell' in '{tab}/columns/0/production_path' is not supported",
         f"type 'a StringCell' in '{tab}/columns/1/production_path' is not supported",
     ]
-    spec["source_group_id"] = "another.csv"
+    table["source_group_id"] = "another.csv"
     assert f"setting '{tab}/enforce_types' = False is not supported for another file" in lacks(
         READER, settings
     )
@@ -335,3 +338,43 @@ def test_table_creator(run_node, lacks):
     assert found.dtypes == [pl.String, pl.Int32]
     settings["columnProperties"]["1"] = column("n", "DateCell")
     assert lacks(CREATOR, settings) == [f"column 'n' of type '{CELLS}DateCell' is not supported"]
+
+
+def _packed(folder, kind, *specs):
+    """A workflow with `data/in.csv`, as an archive or as a folder."""
+    archive = folder / "flow (1).knwf"
+    archive.write_bytes(writing.archive("flow", specs, {}))
+    with zipfile.ZipFile(archive, "a") as files:
+        files.writestr("flow/data/in.csv", "a\n1\n")
+    if kind == "archive":
+        return workflow.load(archive)
+    with zipfile.ZipFile(archive) as files:
+        files.extractall(folder)
+    return workflow.load(folder / "flow")
+
+
+@pytest.mark.parametrize("kind", ["archive", "folder"])
+def test_relative_paths_start_in_the_workflow_packed_or_not(tmp_path, kind):
+    (tmp_path / "in.csv").write_text("a\n2\n")
+    inside, outside = reader("data/in.csv"), reader("../in.csv")
+    data = reader("in.csv")
+    data["settings"]["file_selection"] = chooser("in.csv", where="knime.workflow.data")
+    loaded = _packed(
+        tmp_path, kind, *(spec("CSV Reader", READER, model(one)) for one in (inside, outside, data))
+    )
+    outputs = engine.run(loaded).outputs
+    assert {node: table.item() for node, table in outputs.items()} == {"1": 1, "2": 2, "3": 1}
+
+
+def test_an_archive_is_not_written_and_new_files_go_where_it_would_be_unpacked(tmp_path):
+    def saving(path):
+        nodes = [
+            spec("CSV Reader", READER, model(reader("data/in.csv"))),
+            spec("CSV Writer", WRITER, model(path), after=((1, 1),), outputs=0),
+        ]
+        return _packed(tmp_path, "archive", *nodes)
+
+    with pytest.raises(ConfigurationError, match=r"data/in\.csv lies in the workflow's archive"):
+        engine.run(saving(writer("data/in.csv")))
+    engine.run(saving(writer("../out.csv")))
+    assert (tmp_path / "out.csv").read_text() == '"a"\n1\n'

@@ -42,7 +42,7 @@ def test_archive_folder_and_file_load_the_same(tmp_path):
         assert one.connections == [Connection("1", 1, "2", 1)]
         assert [node.factory for node in one.nodes.values()] == [CREATOR, RENAMER]
         assert one.nodes["2"].name == "Column Renamer"
-    assert loaded[0].folder == tmp_path.resolve()
+    assert loaded[0].folder == tmp_path.resolve() / "w.knwf" / "test"
     assert loaded[1].folder == folder.resolve()
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from bentley.domain.errors import ConfigurationError
 from bentley.knime.expressions.text import java_number
 from bentley.knime.nodes.base import BaseNode, Context, Port, register, table
-from bentley.knime.nodes.paths import chosen_path, path_lacks
+from bentley.knime.nodes.paths import bundled, chosen_path, path_lacks
 from bentley.knime.xmlconfig import Config
 
 _QUOTE_MODES = frozenset({"STRINGS_ONLY", "IF_NEEDED", "ALWAYS", "NEVER"})
@@ -58,6 +58,9 @@ class CSVWriter(BaseNode):
         settings, advanced = self.model.config("settings"), self.model.config("advanced_settings")
         chooser = settings.config("file_chooser_settings")
         path = chosen_path(chooser, context.folder)
+        if bundled(path, context.folder) is not None:
+            msg = f"{path} lies in the workflow's archive, which is never written; unpack it"
+            raise ConfigurationError(msg)
         if path.exists() and chooser.text("if_path_exists", "fail") == "fail":
             msg = f"{path} exists, and the node is set to fail then"
             raise ConfigurationError(msg)

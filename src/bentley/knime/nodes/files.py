@@ -21,7 +21,7 @@ from bentley.knime.nodes.base import (
     unique_name,
     unsupported,
 )
-from bentley.knime.nodes.paths import chosen_path, path_lacks
+from bentley.knime.nodes.paths import bundled, chosen_path, path_lacks
 from bentley.knime.xmlconfig import Config
 
 _NUL = "\0"
@@ -108,13 +108,14 @@ class CSVReader(BaseNode):
         del inputs
         chooser = self.model.config("settings").config("file_selection")
         path = chosen_path(chooser, context.folder)
-        texts = self._read(path)
+        texts = self._read(path, bundled(path, context.folder))
         return {1: self._transformed(texts, path)}
 
-    def _read(self, path: Path) -> pl.DataFrame:
+    def _read(self, path: Path, found: bytes | None) -> pl.DataFrame:
         charset = self.model.config("encoding").text("charset") or "UTF-8"
         try:
-            content = path.read_bytes().decode(charset.replace("UTF-8", "utf-8-sig"))
+            data = path.read_bytes() if found is None else found
+            content = data.decode(charset.replace("UTF-8", "utf-8-sig"))
         except FileNotFoundError:
             msg = f"there is no file {path}"
             raise ConfigurationError(msg) from None
