@@ -145,6 +145,16 @@ def test_row_filter_refuses_operators_that_do_not_fit_row_numbers_or_columns(lac
     ]
 
 
+def test_row_filter_refuses_several_reference_values(lacks):
+    rule = predicate("name", "EQ", "Anna")
+    rule["predicateValues"]["values"]["1"] = rule["predicateValues"]["values"]["0"]
+    said = ["several reference values in 'predicates/0' are not supported"]
+    assert lacks(ROW_FILTER, row_filter(rule)) == said
+    rule = predicate("name", "EQ", "Anna")
+    rule["predicateValues"]["inputKind"] = "COLLECTION"
+    assert lacks(ROW_FILTER, row_filter(rule)) == said
+
+
 def test_row_filter_refuses_text_against_a_number(run_node):
     with pytest.raises(ConfigurationError, match="'n' of type Int32 can't be compared with 'a'"):
         run_node(ROW_FILTER, row_filter(predicate("n", "EQ", "a")), FRAME)
@@ -237,6 +247,18 @@ def sorting(*keys, missing_to_end=False):
         "missingToEnd": missing_to_end,
         "sortinmemory": False,
     }
+
+
+def test_sorting_by_row_id_is_a_lack_in_all_versions(lacks):
+    settings = sorting((None, "ASCENDING", "NATURAL"), (None, "ASCENDING", "NATURAL"))
+    first, second = settings["sortingCriteria"].values()
+    first["columnV2"]["specialChoice_Internals"] = "ROW_ID"
+    second["column"] = {"selected": "<row-keys>"}
+    del second["columnV2"]
+    assert lacks(SORTER, settings) == [
+        f"sorting by ROW_ID in 'sortingCriteria/{at}' is not supported: no row IDs here"
+        for at in (0, 1)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import polars as pl
 from bentley.domain.errors import ConfigurationError
 from bentley.knime.expressions import text
 from bentley.knime.nodes.base import KNIME_TYPES, BaseNode, Context, need, register, unsupported
+from bentley.knime.nodes.filters import chosen_column, chosen_special
 from bentley.knime.xmlconfig import Config, Value
 
 _COMPARE: Mapping[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
@@ -39,7 +40,20 @@ _ROW = pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
 class RowFilter(BaseNode):
     """Keeps the rows that match all (or any) of the predicates; a missing cell matches `NEQ_MISS` alone."""
 
-    keys = frozenset({"matchCriteria", "predicates", "domains", "outputMode"})
+    keys = frozenset(
+        {
+            "matchCriteria",
+            "predicates/*/column",
+            "predicates/*/columnV2",
+            "predicates/*/operator",
+            "predicates/*/predicateValues/inputKind",
+            "predicates/*/predicateValues/values/*/typeIdentifier",
+            "predicates/*/predicateValues/values/*/value",
+            "predicates/*/predicateValues/values/*/stringCaseMatching/caseMatching",
+            "domains",
+            "outputMode",
+        }
+    )
 
     def lacks(self) -> Iterable[str]:
         """Row IDs, and operators that came after KNIME 5.8."""
@@ -53,7 +67,7 @@ class RowFilter(BaseNode):
 
     def _predicate_lacks(self, predicate: Config) -> Iterable[str]:
         operator = predicate.text("operator")
-        special = _special(predicate)
+        special = chosen_special(predicate)
         if special not in {"", _ROW_NUMBERS}:
             yield f"filter on {special} in {predicate.path!r} is not supported: no row IDs here"
         if operator not in (
@@ -63,6 +77,12 @@ class RowFilter(BaseNode):
         ):
             yield unsupported(predicate, "operator")
         elif operator not in _UNARY:
+            values = predicate.config("predicateValues")
+            if (
+                values.text("inputKind", "SINGLE") != "SINGLE"
+                or len(values.config("values").children) > 1
+            ):
+                yield f"several reference values in {predicate.path!r} are not supported"
             value = _reference(predicate)
             kind = value.config("typeIdentifier").text("cell_class")
             if kind not in KNIME_TYPES:
@@ -82,32 +102,15 @@ class RowFilter(BaseNode):
         return frame.filter(matches)
 
 
-def _column(predicate: Config) -> str:
-    return predicate.config("columnV2").text("regularChoice") or predicate.config("column").text(
-        "selected"
-    )
-
-
-def _special(predicate: Config) -> str:
-    """What a predicate looks at instead of a column; KNIME 5.3 wrote it as a column's name."""
-    choice = predicate.config("columnV2")
-    named = "" if choice.children else predicate.config("column").text("selected")
-    return (
-        choice.text("specialChoice_Internals")
-        or choice.text("specialChoice")
-        or {"<row-keys>": "ROW_ID", "<row-numbers>": _ROW_NUMBERS}.get(named, "")
-    )
-
-
 def _reference(predicate: Config) -> Config:
     return predicate.config("predicateValues").config("values").config("0")
 
 
 def _term(predicate: Config, frame: pl.DataFrame) -> pl.Expr:
     operator = predicate.text("operator")
-    if _special(predicate) == _ROW_NUMBERS:
+    if chosen_special(predicate) == _ROW_NUMBERS:
         return _row_number(operator, predicate)
-    (name,) = need(frame, [_column(predicate)])
+    (name,) = need(frame, [chosen_column(predicate)])
     cell, dtype = pl.col(name), frame.schema[name]
     if operator in _UNARY:
         if operator in {"IS_TRUE", "IS_FALSE"} and dtype != pl.Boolean:
@@ -157,7 +160,24 @@ def _pattern(
 class OldRowFilter(BaseNode):
     """Row Filter up to KNIME 4.7 and in older workflows: one criterion under `rowFilter`."""
 
-    keys = frozenset({"rowFilter"})
+    keys = frozenset(
+        f"rowFilter/{key}"
+        for key in (
+            "RowFilter_TypeID",
+            "include",
+            "deepFiltering",
+            "ColumnName",
+            "Pattern",
+            "CaseSensitive",
+            "hasWildCards",
+            "isRegExpr",
+            "lowerBound",
+            "upperBound",
+            "RowRangeStart",
+            "RowRangeEnd",
+            "RowRangeInclude",
+        )
+    )
 
     def lacks(self) -> Iterable[str]:
         """Criteria on row IDs, and collections."""
