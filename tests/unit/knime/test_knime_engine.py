@@ -259,13 +259,13 @@ def test_a_csv_reader_reads_the_file_that_a_variable_names(save, tmp_path):
     (tmp_path / "one.csv").write_text("a\n1\n")
     (tmp_path / "two.csv").write_text("a\n2\n")
     over = {("settings", "file_selection", "path"): "Path"}
-    loaded = save([reader("gone.csv", overrides=over)], {"Path": "one.csv"})
+    loaded = save([reader("gone.csv", overrides=over)], {"Path": "../one.csv"})
     assert engine.check(loaded) == []
     assert engine.run(loaded).outputs["1"]["a"].to_list() == [1]
     second = engine.run(loaded, {"Path": str(tmp_path / "two.csv")})
     assert second.outputs["1"]["a"].to_list() == [2]
     # a node that exposes its own location hands a path variable on
-    made = save([reader("two.csv"), reader("gone.csv", ((1, 0),), overrides=over)])
+    made = save([reader("../two.csv"), reader("gone.csv", ((1, 0),), overrides=over)])
     tree = made.nodes["1"].variables.sub("tree").sub("settings").sub("file_selection").sub("path")
     tree.put("exposed_variable", "Path")
     assert engine.run(made).outputs["2"]["a"].to_list() == [2]

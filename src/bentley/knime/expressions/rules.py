@@ -4,8 +4,8 @@ After the published description of the nodes: the first rule that matches gives 
 no match gives a missing value (in the filter: FALSE); NOT binds most, then AND, XOR and OR, and
 comparisons before all of them. A missing cell and a NaN are each equal to their own kind, so that
 `=`, `<=` and `>=` hold between two of them, and no comparison holds with anything else: also not
-`$a$ < 5`, and `NOT $a$ = 1` does. What KNIME decides by rules that are not published (text compared with a number,
-booleans mixed with other outcomes) is refused.
+`$a$ < 5`, and `NOT $a$ = 1` does. What KNIME decides by rules that are not published (text compared
+with a number, booleans mixed with other outcomes) is refused.
 """
 
 from __future__ import annotations
