@@ -8,6 +8,7 @@ from importlib import metadata
 
 import httpx
 
+from bentley.domain.addresses import without_password
 from bentley.domain.clock import iso
 from bentley.domain.errors import BentleyError
 from bentley.services.findings import Finding
@@ -15,7 +16,6 @@ from bentley.settings import Settings
 from bentley.sources import exchange
 from bentley.stages.layout import CONNECTOR, WORKFLOW
 from bentley.stages.track import tracking_uri
-from bentley.tracking.records import without_password
 from bentley.warehouse import database
 
 _SKEW_SECONDS = 60.0
