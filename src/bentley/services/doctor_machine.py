@@ -24,7 +24,7 @@ from bentley.services import ports as port_checks
 from bentley.services import trees
 from bentley.services.findings import Finding, State
 from bentley.services.homes import Holder
-from bentley.settings import Settings
+from bentley.settings import TIMES, Settings
 from bentley.stages.layout import ROOT
 
 LOCK = ROOT / "requirements.lock"
@@ -36,7 +36,6 @@ _LISTED = 6
 _MB = 2**20
 _LITTLE, _TOO_LITTLE = 2048 * _MB, 256 * _MB
 _MEMORY = 1536 * _MB
-_TIMES = {"since", "until"}
 
 
 def python() -> Iterator[Finding]:
@@ -164,7 +163,7 @@ def _shown(settings: Settings, name: str) -> str:
         return "(set, not shown)"
     if isinstance(value, tuple):
         return ",".join(value)
-    if name in _TIMES and value is not None:
+    if name in TIMES and value is not None:
         return iso(value)
     return without_password(str(value))
 
