@@ -46,8 +46,7 @@ def _exchange(settings: Settings) -> tuple[int | None, list[Finding]]:
     try:
         now = exchange.server_time(settings.exchange_url, attempts=1)
     except BentleyError as error:
-        # the address in the error may hold a password
-        reason = str(error).replace(settings.exchange_url, where)
+        reason = str(error)
         if "exchange_url" in settings.model_fields_set:
             remedy = "check BENTLEY_EXCHANGE_URL, or unset it to use the public exchange"
             return None, [Finding("exchange", "address", "problem", reason, remedy)]

@@ -25,6 +25,7 @@ from bentley.warehouse.schema import binance_ohlcv
 from bentley.warehouse.warehouse import Warehouse
 
 NOW = 1_800_000_000_000
+SERVER_TIME = doctor_tools.exchange.server_time
 LISTEN = """
 import socket, sys
 with socket.create_server(("127.0.0.1", 0)) as server:
@@ -349,6 +350,7 @@ def test_an_exchange_out_of_reach_matters_only_where_it_was_named(tmp_path, monk
     settings = load(tmp_path)
     now, [found] = doctor_tools.exchanges(settings, settings)
     assert (now, found.state) == (None, "warning")
+    monkeypatch.setattr(doctor_tools.exchange, "server_time", SERVER_TIME)
     named = load(tmp_path, exchange_url="http://me:s3cret@127.0.0.1:1")
     _, [found] = doctor_tools.exchanges(named, named)
     assert found.state == "problem"

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from bentley.domain.errors import BentleyError, ConfigurationError, FatalError, RetriableError
-from bentley.services import doctor_machine, run
+from bentley.services import doctor_machine, run, run_summary
 from bentley.services.processes import ProcessGroup
 from bentley.services.run import Services, running_settings, services
 from bentley.warehouse.warehouse import Warehouse
@@ -159,6 +159,18 @@ def test_the_reason_is_read_from_the_last_try(up):
     client.logs = lambda *_, try_number: f'[{{"exc_value": "try {try_number}"}}]'
     with pytest.raises(FatalError, match="failed at follow: try 3"):
         found.verdict("run")
+
+
+def test_the_summary_shows_no_password(settings, monkeypatch):
+    monkeypatch.setattr(run_summary, "follow", lambda *_: SimpleNamespace(done=False))
+    up = SimpleNamespace(
+        settings=settings(mlflow_tracking_uri="http://u:secret@mlflow.example:5000"),
+        patiently=lambda ask: ask(),
+        verdict=lambda _: {"held": True},
+    )
+    summary = run_summary.Summary.of(up, "run")
+    assert summary.held
+    assert summary.addresses["mlflow"] == "http://mlflow.example:5000"
 
 
 def test_a_wrong_address_is_a_configuration_error(given):
