@@ -2,7 +2,7 @@
 
 A folder's name is not enough: another folder may bear it, and its own files may be replaced. Its
 path would be too much: a copy holds the same bars. So an origin is the name with a digest of the
-rows, `replay:binance_klines@1f0c9a3e`, given when they are first replayed; rows that are appended
+rows, `replay:binance_klines@560a63b9`, given when they are first replayed; rows that are appended
 later go on with it, and one changed row makes another origin.
 """
 

@@ -65,5 +65,7 @@ def test_a_user_without_the_right_is_told_what_to_grant(settings, mariadb):
         replay_room(second),
     ):
         pass
-    with replay_room(first):
-        assert gaps(first) == 0
+    with mariadb.admin() as connection, connection.cursor() as cursor:  # as README.md has it
+        cursor.execute(f"GRANT ALL ON `{url.database}_replay%`.* TO 'narrow'@'127.0.0.1'")
+    with replay_room(second):
+        assert gaps(second) == 0
