@@ -44,7 +44,9 @@ def chosen(settings: Settings, replay: Path | None) -> Iterator[Choice]:
             yield choice
     else:
         where = without_password(settings.exchange_url)
-        _check_range(settings, 0, now, f"{where} has bars")
+        if settings.since is not None and settings.since >= now:
+            msg = f"--since {iso(settings.since)} lies in the future: at {where} it is {iso(now)}"
+            raise ConfigurationError(msg)
         yield Choice(settings, f"The exchange is {where}.")
 
 

@@ -72,7 +72,8 @@ class Services:
                 self.patiently(partial(client.unpause, dag_id))
             for dag_id in paused:  # an asset's watchers start at the parse after its unpausing
                 self.patiently(partial(client.parse, dag_id))
-            client.trigger(MASTER, run_id=run_id, note=f"origin: {self.settings.origin}")
+            note = f"origin: {self.settings.origin}"
+            self.patiently(lambda: client.trigger(MASTER, run_id=run_id, note=note))
         return run_id
 
     def follow(self, run_id: str) -> Iterator[Progress]:

@@ -72,7 +72,9 @@ def test_a_range_without_a_recorded_bar_is_refused_with_what_is_recorded(
 def test_a_start_in_the_future_is_refused(settings, monkeypatch):
     monkeypatch.setattr(market_choice.exchange, "server_time", lambda *_, **__: OPEN)
     with (
-        pytest.raises(ConfigurationError, match=r"exchange\.example has bars"),
+        pytest.raises(
+            ConfigurationError, match=r"lies in the future: at http://exchange\.example it"
+        ),
         chosen(settings(since=OPEN, exchange_url="http://u:secret@exchange.example"), None),
     ):
         pass
