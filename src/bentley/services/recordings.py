@@ -2,7 +2,7 @@
 
 A folder's name is not enough: another folder may bear it, and its own files may be replaced. Its
 path would be too much: a copy holds the same bars. So an origin is the name with a digest of the
-rows, `replay:binance_klines@560a63b9`, given when they are first replayed; rows that are appended
+rows, `replay:binance_klines@51a216d5`, given when they are first replayed; rows that are appended
 later go on with it, and one changed row makes another origin.
 """
 
@@ -12,6 +12,7 @@ import json
 import secrets
 from collections.abc import Collection
 from hashlib import blake2b
+from itertools import count
 from pathlib import Path
 
 from bentley.services.exchange.recorded import RecordedMarket
@@ -23,17 +24,20 @@ Prints = dict[str, tuple[int, str]]
 def origin(
     market: RecordedMarket, symbols: Collection[str], intervals: Collection[str], register: Path
 ) -> str:
-    """Return the origin of these series of a recording, as the file `register` knows it or anew.
+    """Return the origin of a recording, as the file `register` knows it or anew.
 
-    Every origin that is handed out is written there, with the rows that it stands for.
+    The rows of the series named are written there under it: they are about to be replayed.
     """
     series = {
         f"{symbol}-{interval}": (symbol, interval)
-        for symbol in sorted(symbols)
+        for symbol in market.symbols()
         for interval in market.intervals(symbol)
-        if interval in intervals
     }
-    prints = {name: market.fingerprint(*key) for name, key in series.items()}
+    prints = {
+        name: market.fingerprint(symbol, interval)
+        for name, (symbol, interval) in series.items()
+        if symbol in symbols and interval in intervals
+    }
     known = _read(register)
     for name, seen in known.items():
         shared = seen.keys() & series.keys()
@@ -44,11 +48,17 @@ def origin(
         ):
             break
     else:
-        digest = blake2b(json.dumps(prints).encode(), digest_size=4).hexdigest()
-        name, seen = f"{market.origin}@{digest}", {}
+        name, seen = _new(market.origin, prints, known), {}
     if not prints.items() <= seen.items():
         _write(register, known | {name: seen | prints})
     return name
+
+
+def _new(name: str, prints: Prints, known: Collection[str]) -> str:
+    """Name a recording by its rows, or by the next free name where these had another future."""
+    texts = (json.dumps([prints, attempt]) for attempt in count())
+    digests = (blake2b(text.encode(), digest_size=4).hexdigest() for text in texts)
+    return next(origin for one in digests if (origin := f"{name}@{one}") not in known)
 
 
 def _read(register: Path) -> dict[str, Prints]:
