@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +62,24 @@ def test_a_failure_of_the_work_is_exit_1_and_json_stays_clean(bentley):
     assert "http://127.0.0.1:9" in said["error"]
     assert done.stderr.splitlines()[-1] == f"bentley: {said['error']}"
     assert "secret" not in done.stdout + done.stderr
+
+
+def test_a_run_that_is_stopped_before_its_result_says_so_in_json(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        run = subprocess.Popen(
+            [str(Path(sys.executable).parent / "bentley"), "run", "--once", "--json"],
+            env={**os.environ, "BENTLEY_HOME": str(tmp_path), "BENTLEY_EXCHANGE_URL": address},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        silent.accept()[0].close()  # it asks for the time: it is up
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert json.loads(out) == {"error": "stopped by SIGINT", "kind": "Stopped"}
+    assert "every process is ended" in err
 
 
 def test_a_wrong_call_is_one_json_document_too(bentley):
