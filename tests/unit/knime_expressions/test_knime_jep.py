@@ -3,7 +3,7 @@ import struct
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bentley.domain.errors import ConfigurationError
@@ -121,9 +121,15 @@ def expected(tree, row):
     rows=st.lists(st.tuples(cells, cells, cells), min_size=1),
     space=st.sampled_from(["", " "]),
 )
+@example(tree=("-", ("number", 0.0), ("column", "a")), rows=[(0.0, 1.0, 1.0)] * 2, space="")
 def test_every_formula_means_what_plain_python_says_to_the_bit(tree, rows, space):
+    """But for the sign of a zero: polars takes `0 - x` for `-x`, which no formula can tell."""
+
+    def unsigned(value):
+        return None if value is None else bits(value + 0.0)
+
     result = evaluate(written(tree, space=space), rows)
-    assert [bits(value) for value in result] == [bits(expected(tree, row)) for row in rows]
+    assert [unsigned(value) for value in result] == [unsigned(expected(tree, row)) for row in rows]
 
 
 @given(rows=st.lists(st.tuples(floats, floats, floats), min_size=1, max_size=40))
