@@ -1,4 +1,7 @@
-"""Leads the addresses of Airflow 2's pages to the pages of today."""
+"""Leads the addresses of Airflow 2's pages to the pages of today.
+
+`/calendar` and `/details` are pages of Airflow 3 too, and stay.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-_OLD_PAGE = re.compile(r"^/dags/([^/]+)/(?:grid|graph|tree|calendar|details)/?$")
+_OLD_PAGE = re.compile(r"^/dags/([^/]+)/(?:grid|graph|tree)/?$")
 _TEMPORARY_REDIRECT = 307
 
 

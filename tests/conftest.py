@@ -69,7 +69,7 @@ class MariaDb:
 
     def install(self) -> None:
         installer = shutil.which("mariadb-install-db") or ""
-        subprocess.run(
+        done = subprocess.run(
             [
                 installer,
                 "--no-defaults",
@@ -77,9 +77,11 @@ class MariaDb:
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
             ],
-            check=True,
+            check=False,
             capture_output=True,
+            text=True,
         )
+        assert done.returncode == 0, f"{installer}: {done.stdout}\n{done.stderr}"
 
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:

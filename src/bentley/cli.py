@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import structlog
 from cyclopts import App, CycloptsError, Parameter
 
-from bentley import __version__
+from bentley import __version__, output
 from bentley.domain.clock import parse_time
 from bentley.domain.errors import (
     EXIT_FAILURE,
@@ -114,6 +114,8 @@ def run(
                         time.sleep(1)
         except Stopped as stopped:
             screen.say("stopped; every process is ended")
+            if json:
+                output.failure(f"stopped by {stopped}", "Stopped")
             return stopped.exit_code if once else EXIT_OK
 
 
@@ -260,7 +262,7 @@ def doctor(*, json: AsJson = False) -> int:
     return EXIT_OK if doctors.healthy(found) else EXIT_FAILURE
 
 
-@app.command(name="airflow")
+@app.command(name="airflow", help_flags=[], version_flags=[])  # --help too is Airflow's
 def airflow_command(
     *arguments: Annotated[str, Parameter(allow_leading_hyphen=True)],
 ) -> int:
@@ -307,14 +309,22 @@ def main() -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         code = app(exit_on_error=False, print_error=True, result_action="return_value")
-    except CycloptsError:
-        sys.exit(EXIT_USAGE)
+    except CycloptsError as error:
+        _end(str(error), "ConfigurationError", EXIT_USAGE, printed=True)
     except BentleyError as error:
-        print(f"bentley: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _end(str(error), type(error).__name__, error.exit_code)
     except ModuleNotFoundError as error:
-        print(f"bentley: the module {error.name!r} is missing: run `make setup`", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        said = f"the module {error.name!r} is missing: run `make setup`"
+        _end(said, "ConfigurationError", EXIT_USAGE)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else EXIT_OK)
+
+
+def _end(said: str, kind: str, code: int, *, printed: bool = False) -> NoReturn:
+    if not printed:
+        print(f"bentley: {said}", file=sys.stderr)
+    # what follows `airflow` is not ours to read
+    if "--json" in sys.argv and sys.argv[1] != "airflow":
+        output.failure(said, kind)
+    sys.exit(code)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bentley import output
 from bentley.domain.clock import iso
 from bentley.knime.engine import Lack, RunResult
 from bentley.services.run import Progress
@@ -41,8 +40,7 @@ class Screen:
     def result(self, document: dict[str, Any], show: Callable[[], None]) -> None:
         """Print the result in the form that was asked for."""
         if self.as_json:
-            sys.stdout.write(json.dumps(document, default=str) + "\n")
-            sys.stdout.flush()
+            output.document(document)
         else:
             show()
 

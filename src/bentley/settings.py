@@ -19,6 +19,7 @@ from bentley.domain.errors import ConfigurationError
 
 PUBLIC_EXCHANGE = "https://data-api.binance.vision"
 EXCHANGE_ORIGIN = "exchange"
+TIMES = frozenset({"since", "until"})
 _SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
 
 Names = Annotated[tuple[str, ...], NoDecode]
@@ -71,7 +72,7 @@ class Settings(BaseSettings):
     @field_validator("symbols", mode="after")
     @classmethod
     def _known_symbols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        names = tuple(name.upper() for name in value)
+        names = tuple(dict.fromkeys(name.upper() for name in value))
         for name in names:
             if not _SYMBOL.fullmatch(name):
                 msg = f"symbol {name!r} is not written like BTCUSDT"
@@ -104,6 +105,14 @@ class Settings(BaseSettings):
                 raise ValueError(str(error)) from None
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_exchange_is_unset(cls, given: Any) -> Any:
+        """Drop it whole, so that `model_fields_set` doesn't take the default for a choice."""
+        if isinstance(given, dict) and given.get("exchange_url") == "":
+            return {name: value for name, value in given.items() if name != "exchange_url"}
+        return given
+
     @model_validator(mode="after")
     def _since_lies_before_until(self) -> Self:
         if self.since is not None and self.until is not None and self.since >= self.until:
@@ -132,7 +141,8 @@ class Settings(BaseSettings):
     def _base_url(cls, value: str) -> str:
         value = value.rstrip("/").removesuffix("/api/v3")
         if urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).netloc:
-            msg = f"{value!r} is not a web address; write it like {PUBLIC_EXCHANGE}"
+            shown = value.rpartition("@")[2]  # a user and password may stand before it
+            msg = f"{shown!r} is not a web address; write it like {PUBLIC_EXCHANGE}"
             raise ValueError(msg)
         return value
 
@@ -167,7 +177,10 @@ class Settings(BaseSettings):
         return f"http://127.0.0.1:{self.airflow_port}"
 
     def environment(self) -> dict[str, str]:
-        """Write the settings as the environment of a child process, secrets included."""
+        """Write the settings as the environment of a child process, secrets included.
+
+        Times go as ISO 8601: digits would have to be told from seconds.
+        """
         found = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
@@ -175,6 +188,8 @@ class Settings(BaseSettings):
                 value = value.get_secret_value()
             elif isinstance(value, tuple):
                 value = ",".join(value)
+            elif name in TIMES and value is not None:
+                value = iso(value)
             variable = field.validation_alias or f"BENTLEY_{name.upper()}"
             found[str(variable)] = "" if value is None else str(value)
         return found

@@ -61,13 +61,14 @@ def test_an_old_address_leads_to_the_page_of_today(page):
     assert said == "307 /dags/x_dag"
 
 
-def test_any_other_address_is_passed_on():
+@pytest.mark.parametrize("path", ["/dags/grid", "/dags/x_dag/calendar", "/dags/x_dag/details"])
+def test_any_other_address_is_passed_on(path):
     said = ask(
         "import asyncio\n"
         "from bentley_ui import OldPages\n"
         "sent = []\n"
         "async def app(scope, receive, send): sent.append('passed on')\n"
-        "asyncio.run(OldPages(app)({'type': 'http', 'path': '/dags/grid'}, None, None))\n"
+        f"asyncio.run(OldPages(app)({{'type': 'http', 'path': '{path}'}}, None, None))\n"
         "print(sent)"
     )
     assert said == "['passed on']"

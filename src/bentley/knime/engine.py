@@ -18,6 +18,7 @@ from bentley.domain.errors import BentleyError, ConfigurationError, FatalError
 from bentley.knime import jdbc, nodes, overrides
 from bentley.knime import workflow as workflows
 from bentley.knime.nodes.base import Context, Port
+from bentley.knime.overrides import FlowVariable
 from bentley.knime.workflow import Node, Variable, Workflow
 
 
@@ -133,7 +134,7 @@ class _Run:
         self.connections = connections
         self.on_node = on_node
         self.ports: dict[tuple[str, int], Port] = {}
-        self.flow: dict[str, dict[str, Variable]] = {}
+        self.flow: dict[str, dict[str, FlowVariable]] = {}
         self.readers: dict[tuple[str, int], int] = {}
         for link in workflow.connections:
             key = (link.source, link.source_port)
@@ -159,7 +160,8 @@ class _Run:
         try:
             model = overrides.apply(node.model, node.variables, values)
             runner = nodes.REGISTRY[node.factory](model)
-            context = Context(values, self.connections.open, self.workflow.folder)
+            plain = overrides.plain(values)
+            context = Context(plain, self.connections.open, self.workflow.folder)
             outputs = runner.run(inputs, context)
         except BentleyError as error:
             error.args = (f"node {node.name} (#{node.id}): {error}", *error.args[1:])
@@ -172,8 +174,8 @@ class _Run:
         rows = tables[0].height if tables else 0
         return NodeRun(node.id, node.name, rows, time.perf_counter() - started), outputs
 
-    def _inputs(self, node: Node) -> tuple[dict[str, Variable], dict[int, Port]]:
-        values = dict(self.values)
+    def _inputs(self, node: Node) -> tuple[dict[str, FlowVariable], dict[int, Port]]:
+        values: dict[str, FlowVariable] = dict(self.values)
         inputs: dict[int, Port] = {}
         for link in sorted(
             (link for link in self.workflow.connections if link.dest == node.id),

@@ -53,7 +53,10 @@ class Connection:
 
 @dataclass
 class Workflow:
-    """A loaded workflow; `folder` is where relative paths of its file nodes start."""
+    """A loaded workflow; `folder` is where relative paths of its file nodes start.
+
+    In an archive the folder is `/x/flow.knwf/flow`, a place within the file.
+    """
 
     name: str
     created_by: str
@@ -78,7 +81,7 @@ def load(path: Path) -> Workflow:
     try:
         with zipfile.ZipFile(path) as archive:
             files = _Archive(archive, path.name)
-            return _load(files, files.top, path.resolve().parent)
+            return _load(files, files.top, path.resolve() / files.top)
     except zipfile.BadZipFile:
         msg = f"{path} is not a .knwf archive; export the workflow again from KNIME"
         raise ConfigurationError(msg) from None
@@ -149,13 +152,13 @@ class _Archive:
 
 
 def _load(files: _Files, name: str, folder: Path) -> Workflow:
-    root = _parse(files, PurePosixPath(WORKFLOW_FILE))
+    flat = _Flat(files)
+    root = flat.read(PurePosixPath(WORKFLOW_FILE))
     workflow = Workflow(name=name, created_by=root.text("created_by"), folder=folder)
     for variable in root.config("workflow_variables").configs():
         workflow.variables[variable.text("name")] = variable.value("value")
-    inner = _Level(files, PurePosixPath(), "", root)
-    workflow.nodes = inner.nodes
-    workflow.connections = sorted(inner.connections)
+    workflow.nodes = flat.nodes
+    workflow.connections = sorted(flat.connections())
     return workflow
 
 
@@ -163,32 +166,46 @@ def _parse(files: _Files, name: PurePosixPath) -> Config:
     return xmlconfig.parse(files.read(name), name=str(name))
 
 
-class _Level:
-    """The nodes of one `workflow.knime`, metanodes in it opened up."""
+_End = tuple[str, int]
+"""A port of a node, or one of a metanode: `7:input` and `7:output` stand for its two sides."""
 
-    def __init__(self, files: _Files, folder: PurePosixPath, prefix: str, root: Config) -> None:
+
+class _Flat:
+    """The nodes and connections of all levels, metanodes opened up."""
+
+    def __init__(self, files: _Files) -> None:
+        self.files = files
         self.nodes: dict[str, Node] = {}
-        self.metas: dict[str, _Level] = {}
-        self.inner: list[Connection] = []
-        self.inputs: dict[int, list[tuple[str, int]]] = {}
-        self.outputs: dict[int, tuple[str, int]] = {}
-        for entry in root.config("nodes").configs():
-            self._add(files, folder, prefix, entry)
-        self.connections = list(self._connect(prefix, root))
-        for meta in self.metas.values():
-            self.connections += meta.connections
-            self.nodes |= meta.nodes
+        self.metas: set[str] = set()
+        self.links: list[tuple[_End, _End]] = []
 
-    def _add(self, files: _Files, folder: PurePosixPath, prefix: str, entry: Config) -> None:
+    def read(self, file: PurePosixPath, prefix: str = "") -> Config:
+        """Add one `workflow.knime`, whose nodes' ids get `prefix`."""
+        root = _parse(self.files, file)
+        for entry in root.config("nodes").configs():
+            self._add(file.parent, prefix, entry)
+        for link in root.config("connections").configs():
+            source, source_port, dest, dest_port = (
+                link.integer(key, 0) for key in ("sourceID", "sourcePort", "destID", "destPort")
+            )
+            self.links.append(
+                (
+                    (self._end(prefix, source, ("output", "input")), source_port),
+                    (self._end(prefix, dest, ("input", "output")), dest_port),
+                )
+            )
+        return root
+
+    def _add(self, folder: PurePosixPath, prefix: str, entry: Config) -> None:
         node_id = f"{prefix}{entry.require('id')}"
         file = folder / entry.text("node_settings_file").replace("\\", "/")
         is_meta = entry.flag("node_is_meta")
         kind = entry.text("node_type", _META if is_meta else "NativeNode")
         if kind == _META:
-            root = _parse(files, file)
-            self.metas[node_id] = _Level(files, file.parent, f"{node_id}:", root)
+            self.metas.add(node_id)
+            self.read(file, f"{node_id}:")
             return
-        settings = _parse(files, file)
+        settings = _parse(self.files, file)
         self.nodes[node_id] = Node(
             id=node_id,
             name=settings.text("node-name") or settings.text("name") or file.parent.name,
@@ -200,40 +217,32 @@ class _Level:
             inactive=settings.flag("isInactive"),
         )
 
-    def _connect(self, prefix: str, root: Config) -> Iterator[Connection]:
-        links = [
-            tuple(link.integer(key, 0) for key in ("sourceID", "sourcePort", "destID", "destPort"))
-            for link in root.config("connections").configs()
-        ]
-        for source, source_port, dest, dest_port in links:
-            if source == dest == _BORDER:
-                msg = f"metanode {prefix[:-1]} passes an input straight to an output"
-                raise ConfigurationError(msg)
-            if dest == _BORDER:
-                self.outputs[dest_port] = self._source(f"{prefix}{source}", source_port)
-            elif source == _BORDER:
-                self.inputs.setdefault(source_port, []).extend(
-                    self._dests(f"{prefix}{dest}", dest_port)
-                )
-        for source, source_port, dest, dest_port in links:
-            if _BORDER in {source, dest}:
-                continue
-            start = self._source(f"{prefix}{source}", source_port)
-            for end in self._dests(f"{prefix}{dest}", dest_port):
-                yield Connection(*start, *end)
+    def _end(self, prefix: str, node: int, sides: tuple[str, str]) -> str:
+        """The node's id; of a metanode, its side seen from outside, or from within it."""
+        outside, within = sides
+        if node == _BORDER:
+            return f"{prefix}{within}"
+        node_id = f"{prefix}{node}"
+        return f"{node_id}:{outside}" if node_id in self.metas else node_id
 
-    def _source(self, node_id: str, port: int) -> tuple[str, int]:
-        meta = self.metas.get(node_id)
-        if meta is None:
-            return node_id, port
-        if port not in meta.outputs:
-            msg = f"output {port} of metanode {node_id} leads nowhere"
-            raise ConfigurationError(msg)
-        return meta.outputs[port]
+    def connections(self) -> Iterator[Connection]:
+        """What feeds each node, followed back through metanodes.
 
-    def _dests(self, node_id: str, port: int) -> list[tuple[str, int]]:
-        meta = self.metas.get(node_id)
-        return [(node_id, port)] if meta is None else meta.inputs.get(port, [])
+        A connection that comes from nowhere keeps the metanode's side as its source, which no
+        node has, so that whoever plans the run sees it.
+        """
+        feeds = {dest: source for source, dest in self.links if _is_side(dest)}
+        for source, dest in self.links:
+            start, seen = source, set[_End]()
+            while start in feeds and start not in seen:
+                seen.add(start)
+                start = feeds[start]
+            if not _is_side(dest):
+                yield Connection(*start, *dest)
+
+
+def _is_side(end: _End) -> bool:
+    return end[0].endswith(("input", "output"))
 
 
 def _rooted(model: Config) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import re
 import secrets
@@ -22,12 +23,21 @@ _TAIL_LINES = 20
 def migrate(env: Mapping[str, str]) -> bool:
     """Bring the database of `airflow.environment` to the installed Airflow; say if it was needed.
 
-    The work is done on a copy that replaces the file at the end, so a kill changes nothing.
+    The work is done on a copy that replaces the file at the end, so a kill changes nothing. Of
+    two commands at once one does it, and the other waits for it.
     Raises ConfigurationError for a file that is no database or one of a newer Airflow, and
     FatalError with the end of the output where the migration fails.
     """
     file = Path(env["AIRFLOW_HOME"]) / "airflow.db"
     head, known = installed_revisions()
+    if current_revision(file) == head:
+        return False
+    with file.with_name("airflow.db.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # freed when the process ends, however it ends
+        return _migrate(file, env, head, known)
+
+
+def _migrate(file: Path, env: Mapping[str, str], head: str, known: frozenset[str]) -> bool:
     current = current_revision(file)
     if current == head:
         return False

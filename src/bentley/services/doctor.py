@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from bentley.services import doctor_data, doctor_machine, doctor_tools
+from bentley.services import doctor_data, doctor_machine, doctor_tools, homes
 from bentley.services.findings import Finding, healthy, tools
 from bentley.services.run import running_settings
 from bentley.settings import Settings
@@ -30,8 +30,8 @@ def examine(settings: Settings) -> list[Finding]:
     What can't be reached is a finding, never an error. A run that holds this home is looked at
     as it is: its exchange, its ports.
     """
-    holder = doctor_machine.holder(settings)
-    live = running_settings(settings) if holder is not None else settings
+    holder = homes.holder(settings.home)
+    live = running_settings(settings)
     found = [
         *doctor_machine.python(),
         *doctor_machine.settings(settings),

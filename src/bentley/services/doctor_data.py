@@ -203,10 +203,11 @@ def airflow_databases(settings: Settings) -> Iterator[Finding]:
         detail = f"{files['metadata']}, which bentley run makes (SQLite, LocalExecutor)"
         yield Finding("airflow", "metadata", "embedded", detail)
     for name, file in there.items():
-        yield _airflow_database(name, file)
+        yield airflow_database(name, file)
 
 
-def _airflow_database(name: str, file: Path) -> Finding:
+def airflow_database(name: str, file: Path) -> Finding:
+    """Look at one of Airflow's database files, which is there."""
     try:
         head, known = airflow_db.installed_revisions()
         revision = _revision(file)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import psutil
 from dotenv import dotenv_values
@@ -21,13 +18,14 @@ from packaging.utils import canonicalize_name
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from bentley.domain.addresses import without_password
 from bentley.domain.clock import iso
 from bentley.services import ports as port_checks
 from bentley.services import trees
 from bentley.services.findings import Finding, State
-from bentley.settings import Settings
+from bentley.services.homes import Holder
+from bentley.settings import TIMES, Settings
 from bentley.stages.layout import ROOT
-from bentley.tracking.records import without_password
 
 LOCK = ROOT / "requirements.lock"
 
@@ -38,38 +36,6 @@ _LISTED = 6
 _MB = 2**20
 _LITTLE, _TOO_LITTLE = 2048 * _MB, 256 * _MB
 _MEMORY = 1536 * _MB
-_TIMES = {"since", "until"}
-
-
-@dataclass(frozen=True)
-class Holder:
-    """The process that holds a home, and the sessions that it started (leader's pid: created)."""
-
-    pid: int
-    sessions: Mapping[int, float]
-
-
-def holder(settings: Settings) -> Holder | None:
-    """Find the live run that holds this home, by what it wrote down; no lock is touched."""
-    former = _former(settings.home)
-    try:
-        pid = int(former["pid"])
-        process = psutil.Process(pid)
-        written = (settings.home / ".supervisor").stat().st_mtime
-        if process.status() == psutil.STATUS_ZOMBIE or process.create_time() > written + 1:
-            return None
-        sessions = {int(leader): at for leader, at in former.get("sessions", {}).items()}
-    except (KeyError, ValueError, TypeError, OSError, psutil.Error):
-        return None
-    return Holder(pid, sessions)
-
-
-def _former(home: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((home / ".supervisor").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def python() -> Iterator[Finding]:
@@ -197,7 +163,7 @@ def _shown(settings: Settings, name: str) -> str:
         return "(set, not shown)"
     if isinstance(value, tuple):
         return ",".join(value)
-    if name in _TIMES and value is not None:
+    if name in TIMES and value is not None:
         return iso(value)
     return without_password(str(value))
 

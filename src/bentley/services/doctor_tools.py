@@ -8,6 +8,7 @@ from importlib import metadata
 
 import httpx
 
+from bentley.domain.addresses import without_password
 from bentley.domain.clock import iso
 from bentley.domain.errors import BentleyError
 from bentley.services.findings import Finding
@@ -15,7 +16,6 @@ from bentley.settings import Settings
 from bentley.sources import exchange
 from bentley.stages.layout import CONNECTOR, WORKFLOW
 from bentley.stages.track import tracking_uri
-from bentley.tracking.records import without_password
 from bentley.warehouse import database
 
 _SKEW_SECONDS = 60.0
@@ -46,8 +46,7 @@ def _exchange(settings: Settings) -> tuple[int | None, list[Finding]]:
     try:
         now = exchange.server_time(settings.exchange_url, attempts=1)
     except BentleyError as error:
-        # the address in the error may hold a password
-        reason = str(error).replace(settings.exchange_url, where)
+        reason = str(error)
         if "exchange_url" in settings.model_fields_set:
             remedy = "check BENTLEY_EXCHANGE_URL, or unset it to use the public exchange"
             return None, [Finding("exchange", "address", "problem", reason, remedy)]

@@ -104,6 +104,30 @@ def claim(home: Path) -> Claim:
     return claimed
 
 
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a home, and the sessions that it started (leader's pid: created)."""
+
+    pid: int
+    sessions: Mapping[int, float]
+
+
+def holder(home: Path) -> Holder | None:
+    """Find the live run that holds this home, by what it wrote down; no lock is touched."""
+    path = home / _LOCK_NAME
+    try:
+        former = json.loads(path.read_text(encoding="utf-8"))
+        pid = int(former["pid"])
+        process = psutil.Process(pid)
+        written = path.stat().st_mtime
+        if process.status() == psutil.STATUS_ZOMBIE or process.create_time() > written + 1:
+            return None
+        sessions = {int(leader): at for leader, at in former.get("sessions", {}).items()}
+    except (KeyError, ValueError, TypeError, AttributeError, OSError, psutil.Error):
+        return None
+    return Holder(pid, sessions)
+
+
 def end_leftovers(home: Path, *, grace: float = _GRACE_SECONDS) -> list[int]:
     """End what a killed run of `home` left behind; return the pids.
 

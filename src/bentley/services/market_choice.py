@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bentley.domain.addresses import without_password
+from bentley.domain.clock import iso
 from bentley.domain.errors import BentleyError, ConfigurationError
 from bentley.settings import Settings
 from bentley.sources import exchange
-from bentley.warehouse.warehouse import OriginError, Warehouse
 
 GENERATED_SEED = 7
-_LATEST = 2**62
 
 
 @dataclass(frozen=True)
@@ -38,19 +36,24 @@ def chosen(settings: Settings, replay: Path | None) -> Iterator[Choice]:
             yield choice
         return
     try:
-        exchange.server_time(settings.exchange_url, attempts=2)
+        now = exchange.server_time(settings.exchange_url, attempts=2)
     except BentleyError as error:  # a captive portal's page is no exchange either
         if "exchange_url" in settings.model_fields_set:
             raise
         with _generated(settings, str(error)) as choice:
             yield choice
     else:
-        yield Choice(settings, f"The exchange is {settings.exchange_url}.")
+        where = without_password(settings.exchange_url)
+        if settings.since is not None and settings.since >= now:
+            msg = f"--since {iso(settings.since)} lies in the future: at {where} it is {iso(now)}"
+            raise ConfigurationError(msg)
+        yield Choice(settings, f"The exchange is {where}.")
 
 
 @contextmanager
 def _replayed(settings: Settings, folder: Path) -> Iterator[Choice]:
     # These take a third of a second to import, and a run against the real exchange needs none.
+    from bentley.services import recordings  # noqa: PLC0415
     from bentley.services.exchange.recorded import RecordedMarket  # noqa: PLC0415
     from bentley.services.exchange.server import ExchangeServer  # noqa: PLC0415
 
@@ -62,69 +65,54 @@ def _replayed(settings: Settings, folder: Path) -> Iterator[Choice]:
             f"{', '.join(market.symbols())}: choose among these with --symbols"
         )
         raise ConfigurationError(msg)
-    last = market.last_close(known, settings.intervals)
-    if last is None:
+    recorded = [symbol for symbol in known if {*market.intervals(symbol)} & {*settings.intervals}]
+    if not recorded:
         there = sorted({interval for symbol in known for interval in market.intervals(symbol)})
         msg = (
             f"{folder} records {', '.join(known)} not at {', '.join(settings.intervals)} but at "
             f"{', '.join(there)}: choose among these with --interval"
         )
         raise ConfigurationError(msg)
-    now = last + 1 if settings.until is None else min(last + 1, settings.until)
-    first = min(
-        int(rows[0][0])
-        for symbol in known
-        for interval in settings.intervals
-        if (rows := market.klines(symbol, interval, 0, _LATEST, 1, now))
+    first = market.first_open(recorded, settings.intervals)
+    end = market.last_close(recorded, settings.intervals) + 1
+    _check_range(settings, first, end, f"{folder} records {', '.join(recorded)}")
+    origin = recordings.origin(
+        market, recorded, settings.intervals, settings.home / "replay" / "origins.json"
     )
+    now = end if settings.until is None else min(end, settings.until)
     with ExchangeServer(market, now=now) as server:
         changed = settings.model_copy(
             update={
                 "exchange_url": server.url,
-                "origin": server.origin,
+                "origin": origin,
                 "since": first if settings.since is None else settings.since,
             }
         )
-        make_room(changed)
         yield Choice(changed, f"Replaying the bars recorded in {folder}: not the live market.")
+
+
+def _check_range(settings: Settings, first: int, end: int, who: str) -> None:
+    """Refuse at once what could only fail later: a range in which there can't be a bar."""
+    for name, time, outside in (
+        ("--since", settings.since, settings.since is not None and settings.since >= end),
+        ("--until", settings.until, settings.until is not None and settings.until <= first),
+    ):
+        if outside:
+            msg = f"{name} {iso(time)} leaves nothing: {who} from {iso(first)} to {iso(end)}"
+            raise ConfigurationError(msg)
 
 
 @contextmanager
 def _generated(settings: Settings, reason: str) -> Iterator[Choice]:
-    from bentley.services.exchange.generated import GeneratedMarket  # noqa: PLC0415
+    from bentley.services.exchange.clock import wall_millis  # noqa: PLC0415
+    from bentley.services.exchange.generated import LISTED, GeneratedMarket  # noqa: PLC0415
     from bentley.services.exchange.server import ExchangeServer  # noqa: PLC0415
 
     market = GeneratedMarket(GENERATED_SEED, settings.symbols)
-    with ExchangeServer(market, now=settings.until) as server:
+    now = wall_millis()
+    _check_range(settings, LISTED, now, f"{reason}, and generated bars run")
+    past = settings.until if settings.until is not None and settings.until < now else None
+    with ExchangeServer(market, now=past) as server:
         changed = settings.model_copy(update={"exchange_url": server.url, "origin": server.origin})
-        make_room(changed)
         notice = f"{reason}. Running on GENERATED bars instead: they are no market's."
         yield Choice(changed, notice)
-
-
-def make_room(settings: Settings) -> None:
-    """Set a replay's SQLite warehouse aside when it holds bars of another replay.
-
-    Each origin's bars come back when it is replayed again.
-    """
-    try:
-        Warehouse.open(settings).close()
-    except OriginError as error:
-        if settings.warehouse_url is not None:
-            raise
-        path = settings.data_home / "mansa_bot.db"
-        aside = _aside(path, error.holds)
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        path.replace(aside)
-        for suffix in ("-wal", "-shm"):  # empty by now
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        former = _aside(path, error.wanted)
-        if former.exists():  # this origin was here before: go on where it stood
-            former.replace(path)
-        Warehouse.open(settings).close()
-
-
-def _aside(path: Path, origin: str) -> Path:
-    """Where the bars of an origin wait while another's are in use."""
-    return path.with_name(f"mansa_bot.{re.sub(r'[^A-Za-z0-9._-]', '-', origin)}.db")

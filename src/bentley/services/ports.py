@@ -13,14 +13,20 @@ from bentley.domain.errors import ConfigurationError
 LOOPBACK = "127.0.0.1"
 SETTINGS = {"airflow": "BENTLEY_AIRFLOW_PORT", "mlflow": "BENTLEY_MLFLOW_PORT"}
 _AIRPLAY_PORT = 5000
+_ANSWER_SECONDS = 1.0
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this port of loopback now.
+    """Whether a server could listen on this port of loopback now, and be the one that is reached.
 
     SO_REUSEADDR lets a port pass whose last connections are still in TIME_WAIT, as it does for
-    the servers themselves; on Linux and macOS it never hides a live listener.
+    the servers themselves. On macOS it also lets one pass on which somebody listens at every
+    address (AirPlay does): that one answers a connection.
     """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as caller:
+        caller.settimeout(_ANSWER_SECONDS)
+        if caller.connect_ex((LOOPBACK, port)) == 0:
+            return False
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from bentley.domain.errors import ConfigurationError, FatalError
-from bentley.services import airflow, airflow_db, ports
+from bentley.domain.errors import FatalError, RetriableError
+from bentley.services import airflow, airflow_db, homes, preflight
 from bentley.services.airflow_answers import DagRun
 from bentley.services.airflow_api import AirflowClient
 from bentley.services.processes import ProcessGroup
+from bentley.services.replay_room import replay_room
 from bentley.settings import Settings
 from bentley.stages.follow import STAGES, Chain, follow
 from bentley.stages.layout import ROOT
 from bentley.stages.track import tracking_uri
 from bentley.tracking import server as mlflow_server
+from bentley.warehouse.warehouse import Warehouse
 
 MASTER = "bentley_master_orchestration"
 CONSUMERS_FIRST = ("mlflow_logging_dag", "knime_cli_workflow", MASTER, "airbyte_sync_dag")
 """The order of unpausing: an event for a paused consumer is lost."""
 
 _POLL_SECONDS = 1.0
+_PATIENCE_SECONDS = 120.0
+"""How long a run bears nothing but passing errors: a database that starts anew, an API that is busy."""
 
 _RAISED = re.compile(r'"exc_value": "((?:[^"\\]|\\.)*)"')
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,20 @@ class Services:
         """Unpause the DAGs and trigger the master; return the pipeline run's id."""
         run_id = f"run__{datetime.now(UTC).strftime('%Y-%m-%dT%H%M%S.%f')}"
         with self.client() as client:
-            client.wait_for_dag([MASTER, *STAGES.values()], alive=self.group.check)
-            paused = [dag_id for dag_id in CONSUMERS_FIRST if client.dag(dag_id).is_paused]
+            self.patiently(
+                lambda: client.wait_for_dag([MASTER, *STAGES.values()], alive=self.group.check)
+            )
+            paused = [
+                dag_id
+                for dag_id in CONSUMERS_FIRST
+                if self.patiently(partial(client.dag, dag_id)).is_paused
+            ]
             for dag_id in paused:
-                client.unpause(dag_id)
-            for dag_id in paused:
-                client.parse(dag_id)  # an asset's watchers start at the parse after its unpausing
-            client.trigger(MASTER, run_id=run_id, note=f"origin: {self.settings.origin}")
+                self.patiently(partial(client.unpause, dag_id))
+            for dag_id in paused:  # an asset's watchers start at the parse after its unpausing
+                self.patiently(partial(client.parse, dag_id))
+            note = f"origin: {self.settings.origin}"
+            self.patiently(lambda: client.trigger(MASTER, run_id=run_id, note=note))
         return run_id
 
     def follow(self, run_id: str) -> Iterator[Progress]:
@@ -69,25 +81,41 @@ class Services:
         started = time.monotonic()
         with self.client() as client:
             while True:
-                self.group.check()
-                master = client.run(MASTER, run_id)
-                chain = follow(self.settings, run_id)
+                master = self.patiently(partial(client.run, MASTER, run_id))
+                chain = self.patiently(partial(follow, self.settings, run_id))
                 yield Progress(chain, master, time.monotonic() - started)
                 if master.finished:
                     return
                 time.sleep(_POLL_SECONDS)
 
+    def patiently(self, ask: Callable[[], T]) -> T:
+        """Ask until there is an answer: a passing error ends a run only if nothing else comes.
+
+        A service that died ends it at once.
+        """
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            self.group.check()
+            try:
+                return ask()
+            except RetriableError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_POLL_SECONDS)
+
     def verdict(self, run_id: str) -> dict[str, Any]:
         """Return the master's own report; FatalError says at which task it failed and why."""
         with self.client() as client:
             tasks = client.task_instances(MASTER, run_id)
-            failed = [task.task_id for task in tasks if task.state == "failed"]
-            if not failed or failed == ["verify"]:
+            failed = [task for task in tasks if task.state == "failed"]
+            if not failed or [task.task_id for task in failed] == ["verify"]:
                 with suppress(FatalError):  # it failed before it had a report
                     found: dict[str, Any] = client.xcom(MASTER, run_id, "verify", "report")
                     return found
-            task_id = failed[0] if failed else "verify"
-            values = _RAISED.findall(client.logs(MASTER, run_id, task_id))
+            task_id = failed[0].task_id if failed else "verify"
+            tries = failed[0].try_number if failed else 1
+            log = client.logs(MASTER, run_id, task_id, try_number=tries)
+            values = _RAISED.findall(log)
             reason = json.loads(f'"{values[-1]}"') if values else "see its log in the Airflow page"
             msg = f"{MASTER} failed at {task_id}: {reason}"
             raise FatalError(msg)
@@ -109,6 +137,8 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def running_settings(settings: Settings) -> Settings:
     """Return the settings of the run that holds this home, where one is up, or those given."""
+    if homes.holder(settings.home) is None:  # a killed run leaves its record behind
+        return settings
     try:
         found = json.loads(_record(settings).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -126,16 +156,16 @@ def services(
 ) -> Iterator[Services]:
     """Start MLflow and Airflow on the settings' ports, and end them with all their trees.
 
-    Raises ConfigurationError, before anything is started, for a busy port, a home in use or a
-    broken database; RetriableError or FatalError for a service that doesn't come up.
+    Raises ConfigurationError, before anything is started, for a home in use, a missing package, a
+    busy port or a broken database; RetriableError or FatalError for a database out of reach or a
+    service that doesn't come up.
     """
     own_mlflow = settings.mlflow_tracking_uri is None
     logs = settings.data_home / "logs"
-    with ProcessGroup(home=settings.home, logs=logs, hurried=hurried) as group:
-        wanted = {"Airflow": settings.airflow_port}
-        if own_mlflow:
-            wanted["MLflow"] = settings.mlflow_port
-        ports.check_free(wanted)
+    with (
+        ProcessGroup(home=settings.home, logs=logs, hurried=hurried) as group,
+        _warehouse(settings),
+    ):
         env = environment(settings)
         if own_mlflow:
             _start_mlflow(settings, group)
@@ -156,6 +186,18 @@ def services(
             record.unlink(missing_ok=True)
 
 
+@contextmanager
+def _warehouse(settings: Settings) -> Iterator[None]:
+    """Look at all that a run needs, and at last open and migrate the warehouse."""
+    preflight.check(settings)
+    if settings.replayed:
+        with replay_room(settings):
+            yield
+    else:
+        Warehouse.open(settings).close()
+        yield
+
+
 def _start_mlflow(settings: Settings, group: ProcessGroup) -> None:
     home = settings.home / "mlflow"
     home.mkdir(parents=True, exist_ok=True)
@@ -163,26 +205,9 @@ def _start_mlflow(settings: Settings, group: ProcessGroup) -> None:
         host="127.0.0.1", port=settings.mlflow_port, artifacts_dir=home / "artifacts"
     )
     given = settings.mlflow_database_url
-    if given is None:
-        _check_sqlite(home / "mlflow.db", "MLflow")
     address = f"sqlite:///{home / 'mlflow.db'}" if given is None else given.get_secret_value()
     backend = mlflow_server.server_env(backend_uri=address)
     group.start("mlflow", command, env={**airflow.inherited(), **backend}, cwd=home)
-
-
-def _check_sqlite(path: Path, whose: str) -> None:
-    """Raise ConfigurationError for a file that is there and is no database."""
-    if not path.exists():
-        return
-    try:
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA schema_version").fetchone()
-    except sqlite3.DatabaseError as error:
-        msg = (
-            f"{whose}'s database {path} is broken ({error}): restore it from a copy, or move it "
-            "away to begin a new one"
-        )
-        raise ConfigurationError(msg) from error
 
 
 def _wait(settings: Settings, group: ProcessGroup, *, own_mlflow: bool) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
+from bentley.domain.addresses import without_password
 from bentley.domain.errors import BentleyError
 from bentley.services.run import MASTER, Services
 from bentley.stages.follow import Chain, follow
@@ -32,11 +34,12 @@ class Summary:
         master: dict[str, Any] = {}
         failure = None
         try:
-            master = services.verdict(run_id)
+            master = services.patiently(partial(services.verdict, run_id))
         except BentleyError as error:
             failure = str(error)
-        chain = follow(settings, run_id)
-        found = verify(settings, pipeline_run=run_id) if chain.done else None
+        chain = services.patiently(partial(follow, settings, run_id))
+        check = partial(verify, settings, pipeline_run=run_id)
+        found = services.patiently(check) if chain.done else None
         base = f"http://localhost:{settings.airflow_port}"
         return cls(
             run_id,
@@ -49,7 +52,7 @@ class Summary:
             {
                 "airflow": f"{base}/dags/{MASTER}",
                 "assets": f"{base}/assets",
-                "mlflow": tracking_uri(settings),
+                "mlflow": without_password(tracking_uri(settings)),
                 "warehouse": str(settings.data_home / "mansa_bot.db")
                 if settings.warehouse_url is None
                 else "BENTLEY_WAREHOUSE_URL",

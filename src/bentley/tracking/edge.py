@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from bentley.domain.addresses import without_password
 from bentley.domain.errors import (
     BentleyError,
     ConfigurationError,
     FatalError,
     RetriableError,
 )
-from bentley.tracking.records import clip, without_password
+from bentley.tracking.records import clip
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

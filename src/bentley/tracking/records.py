@@ -7,8 +7,8 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit, urlunsplit
 
+from bentley.domain.addresses import without_password as without_password  # noqa: PLC0414 for the stages
 from bentley.domain.errors import FatalError
 
 CLAIM_TAG = "bentley.claim"
@@ -118,14 +118,6 @@ def clip(text: str, limit: int, mark: str | None = None) -> str:
         return text
     mark = f" ... (cut from {len(text)} characters)" if mark is None else mark
     return text[: limit - len(mark)] + mark
-
-
-def without_password(uri: str) -> str:
-    """Return an address without its user and password."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def dataset_fields(dataset: DatasetRecord) -> dict[str, str]:

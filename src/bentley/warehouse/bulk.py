@@ -7,11 +7,12 @@ server allows it, and prepared rows where it doesn't. Both replace a row of the 
 from __future__ import annotations
 
 import re
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import sqlalchemy as sa
@@ -25,8 +26,8 @@ _TYPES = BAR_SCHEMA | {"batch_id": pl.Int64}
 _LOAD_FROM_ROWS = 2_000
 """Below this many rows a file costs more than it saves."""
 
-_BOUND_VALUES = 999
-"""So many values every SQLite takes in one statement."""
+_BOUND_VALUES = 4_000
+"""So many values go into one statement, or fewer where this SQLite takes no more."""
 
 _LITERAL_FROM_ROWS = 500
 """From so many rows on it pays to write into the statement what all of them share."""
@@ -105,7 +106,9 @@ def _insert(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None
     if rows.height >= _LITERAL_FROM_ROWS:
         cells = [_literal(column) or "?" for column in rows]
     lists = [column.to_list() for cell, column in zip(cells, rows, strict=True) if cell == "?"]
-    size = max(1, _BOUND_VALUES // max(1, len(lists)))
+    file = cast("sqlite3.Connection", connection.connection.driver_connection)
+    bound_values = min(_BOUND_VALUES, file.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
+    size = max(1, bound_values // max(1, len(lists)))
     verb = "INSERT OR REPLACE"
     head = f"{verb} INTO {table.name} ({_names(connection, table, rows)}) VALUES "
     row = f"({', '.join(cells)})"

@@ -78,8 +78,9 @@ def test_a_range_backwards_or_beyond_the_clock_is_empty(client, rows):
     assert klines(client, startTime=END).json() == []
 
 
-def test_time_zone_zero_is_utc(client, rows):
-    assert klines(client, timeZone="0", limit=2).json() == rows[-2:]
+@pytest.mark.parametrize("zone", ["0", "8", "-1:00", "05:00", "14", "-12:00"])
+def test_a_time_zone_in_which_the_hours_stay_is_served(client, rows, zone):
+    assert klines(client, timeZone=zone, limit=2).json() == rows[-2:]
 
 
 @given(
@@ -147,16 +148,24 @@ BAD = [
         "Parameter 'startTime' overflowed.",
     ),
     ("symbol=BTCUSDT&interval=1h&limit=0", -1130, "Data sent for parameter 'limit' is not valid."),
-    (
-        "symbol=BTCUSDT&interval=1h&timeZone=8",
-        -1130,
-        "Data sent for parameter 'timeZone' is not valid.",
+    *(
+        (
+            f"symbol=BTCUSDT&interval={interval}&timeZone={zone}",
+            -1130,
+            "Data sent for parameter 'timeZone' is not valid.",
+        )
+        for interval, zone in (
+            *(("1h", zone) for zone in ("05:45", "15", "-12:30", "14:01", "UTC", "1:60")),
+            ("4h", "1"),
+            ("1d", "8"),
+        )
     ),
     ("symbol=NOSUCH&interval=1h", -1121, "Invalid symbol."),
     ("symbol=NOSUCH&interval=7h", -1121, "Invalid symbol."),
     ("symbol=BTCUSDT&interval=7h", -1120, "Invalid interval."),
     ("symbol=BTCUSDT&interval=1H", -1120, "Invalid interval."),
     ("symbol=BTCUSDT&interval=5m", -1120, "Invalid interval."),
+    ("symbol=BTCUSDT&interval=1M", -1120, "Invalid interval."),
 ]
 
 

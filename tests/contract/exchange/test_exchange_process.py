@@ -59,6 +59,21 @@ def test_it_ends_on_sigterm(process):
         httpx.get(f"{url}/api/v3/ping")
 
 
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_just_after_it_says_so_ends_it_quietly(signum):
+    program = PROGRAM.replace(
+        "print(url, flush=True)", f"os.kill(os.getpid(), {int(signum)})"
+    ).replace("import sys", "import os, sys")
+    done = subprocess.run(
+        [sys.executable, "-c", program, "0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
+
+
 def test_only_loopback_listens():
     with ExchangeServer(GeneratedMarket(7, ["BTCUSDT"])) as server:
         listener = server._listener.getsockname()

@@ -73,7 +73,8 @@ def test_lasting_faults_are_an_error_that_says_so_and_the_rerun_completes(
     exchange.faults([{"every": 1} | fault])
     failing = place("failing")
     done = failing.run("sync", "--json")
-    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert done.returncode == 1, done.stderr
+    assert words in json.loads(done.stdout)["error"]
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     with Warehouse.open(failing.settings) as warehouse:

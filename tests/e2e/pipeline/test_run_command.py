@@ -1,15 +1,20 @@
-"""`bentley run --once --replay` as a user types it: every recorded row goes through the chain."""
+"""`bentley run` as a user types it: every row goes through the chain, and no process stays."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import IO, Any
 
 import polars as pl
 import psutil
@@ -34,6 +39,36 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+@dataclass
+class Run:
+    """A `bentley run --json` that is up."""
+
+    process: subprocess.Popen[str]
+    errors: IO[str]
+    started: float = field(default_factory=time.monotonic)
+
+    def said(self) -> str:
+        self.errors.seek(0)
+        return self.errors.read()
+
+    def follows(self) -> float:
+        """Wait until it follows the chain, and return the seconds that this took."""
+        while ", master " not in self.said():
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() - self.started < 240, self.said()
+            time.sleep(0.2)
+        return time.monotonic() - self.started
+
+    def summary(self) -> dict[str, Any]:
+        line = self.process.stdout.readline()
+        assert line, self.said()
+        return json.loads(line)
+
+    def ended_by(self, signum: int) -> int:
+        self.process.send_signal(signum)
+        return self.process.wait(timeout=40)
+
+
 class Home:
     """A fresh home with ports of its own, in which the command is run."""
 
@@ -52,6 +87,24 @@ class Home:
             check=False,
         )
 
+    @contextmanager
+    def up(self, *arguments: str, **more: str) -> Iterator[Run]:
+        """Start `bentley run --json`, and end it in every case."""
+        with (self.folder.parent / "stderr").open("w+") as errors:
+            process = subprocess.Popen(
+                [str(Path(sys.executable).parent / "bentley"), "run", "--json", *arguments],
+                env=self.environment(**more),
+                cwd=self.folder.parent,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            try:
+                yield Run(process, errors)
+            finally:
+                process.terminate()
+                process.communicate()
+
     def environment(self, **more: str) -> dict[str, str]:
         return {
             **os.environ,
@@ -60,6 +113,14 @@ class Home:
             "BENTLEY_MLFLOW_PORT": str(self.mlflow_port),
             **more,
         }
+
+    def leaves_nothing(self) -> bool:
+        """Whether no process is left, and nobody listens on the ports."""
+        for port in (self.airflow_port, self.mlflow_port):
+            with closing(socket.socket()) as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return False
+        return self.survivors() == []
 
     def survivors(self) -> list[psutil.Process]:
         found = []
@@ -121,7 +182,7 @@ def test_every_recorded_row_goes_through_to_the_last_digit(tmp_path, recorded, w
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     result = json.loads(done.stdout)
     assert result["held"] is True
-    assert result["origin"] == "replay:binance_klines"
+    assert result["origin"].startswith("replay:binance_klines@")
     assert all(check["held"] for check in result["verification"]["checks"])
     assert "pw-7" not in done.stdout + done.stderr
     engine = sa.create_engine(url)
@@ -134,10 +195,38 @@ def test_every_recorded_row_goes_through_to_the_last_digit(tmp_path, recorded, w
     assert "every check held" in report.read_text()
     assert report.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "home" / "mansa_bot.db").exists()  # the real warehouse
-    assert home.survivors() == []
-    for port in (home.airflow_port, home.mlflow_port):
-        with closing(socket.socket()) as probe:
-            assert probe.connect_ex(("127.0.0.1", port)) != 0
+    assert home.leaves_nothing()
+
+
+def test_generated_bars_a_second_start_and_both_ways_to_end_it(tmp_path, recorded):
+    home = Home(tmp_path / "home")
+    # the public exchange is out of reach: nobody listens where the proxy should be
+    given = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+
+    with home.up("--symbols", "BTCUSDT", **given) as first:
+        summary = first.summary()
+        assert summary["held"] is True, first.said()
+        assert summary["origin"] == "generated:7"
+        assert "GENERATED bars" in first.said()
+        stored = summary["verification"]["series"][0]["rows"]
+        assert stored > 600  # 30 days, less some outages
+        replay = ("--replay", str(recorded / "binance_klines"))
+        refused = home.bentley("run", "--once", *replay, **given)
+        assert refused.returncode == 2
+        assert f"already running in {home.folder} (pid {first.process.pid})" in refused.stderr
+        assert first.ended_by(signal.SIGTERM) == 0, first.said()
+    assert home.leaves_nothing()
+
+    with home.up("--symbols", "BTCUSDT", **given) as second:
+        assert second.follows() < 60
+        summary = second.summary()
+        assert summary["held"] is True, second.said()
+        assert summary["origin"] == "generated:7"
+        assert summary["chain"]["stages"][0]["rows_read"] < 10
+        assert summary["verification"]["series"][0]["rows"] >= stored
+        assert second.ended_by(signal.SIGINT) == 0, second.said()
+        assert "every process is ended" in second.said()
+    assert home.leaves_nothing()
 
 
 def test_a_busy_port_is_named_before_anything_starts(tmp_path):

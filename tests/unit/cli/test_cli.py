@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from bentley import cli
+from bentley.services import airflow_db
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKFLOW = ROOT / "workflows" / "ohlcv_processing.knwf"
@@ -50,10 +55,62 @@ def test_a_wrong_call_is_exit_2_and_names_the_value(bentley, arguments, said):
 
 
 def test_a_failure_of_the_work_is_exit_1_and_json_stays_clean(bentley):
-    done = bentley("sync", "--json", BENTLEY_EXCHANGE_URL="http://127.0.0.1:9")
+    done = bentley("sync", "--json", BENTLEY_EXCHANGE_URL="http://user:secret@127.0.0.1:9")
     assert done.returncode == 1
-    assert done.stdout == ""
-    assert "http://127.0.0.1:9" in done.stderr.splitlines()[-1]
+    said = json.loads(done.stdout)
+    assert said["kind"].endswith("Error")
+    assert "http://127.0.0.1:9" in said["error"]
+    assert done.stderr.splitlines()[-1] == f"bentley: {said['error']}"
+    assert "secret" not in done.stdout + done.stderr
+
+
+def test_a_run_that_is_stopped_before_its_result_says_so_in_json(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        run = subprocess.Popen(
+            [str(Path(sys.executable).parent / "bentley"), "run", "--once", "--json"],
+            env={**os.environ, "BENTLEY_HOME": str(tmp_path), "BENTLEY_EXCHANGE_URL": address},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        silent.accept()[0].close()  # it asks for the time: it is up
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert json.loads(out) == {"error": "stopped by SIGINT", "kind": "Stopped"}
+    assert "every process is ended" in err
+
+
+def test_a_wrong_call_is_one_json_document_too(bentley):
+    for arguments in (("sync", "--since", "soon"), ("process", "--nonsense")):
+        done = bentley(*arguments, "--json")
+        assert done.returncode == 2
+        said = json.loads(done.stdout)
+        assert said["kind"] == "ConfigurationError"
+        assert arguments[-1].strip("-") in said["error"]
+        assert done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["dags trigger --help", "dags -h", "--version", "--json"])
+def test_what_follows_airflow_is_airflows(monkeypatch, arguments):
+    called = []
+
+    def airflow(argv, **_):
+        called.append(argv)
+        return subprocess.CompletedProcess(argv, 3)
+
+    monkeypatch.setattr(airflow_db, "migrate", lambda _: False)
+    monkeypatch.setattr(subprocess, "run", airflow)
+    assert cli.app(["airflow", *arguments.split()], result_action="return_value") == 3
+    assert called == [[sys.executable, "-m", "airflow", *arguments.split()]]
+
+
+def test_a_port_that_is_none_is_not_said_to_be_taken(bentley, tmp_path):
+    (tmp_path / "BTCUSDT-1h.csv").write_text("1600002000000,1,1,1,1,1,1600005599999,1,1,1,1,0\n")
+    done = bentley("replay-exchange", "--data", str(tmp_path), "--port", "99999")
+    assert done.returncode == 2
+    assert "99999 is no port" in done.stderr
 
 
 def test_an_airbyte_server_is_not_pretended(bentley):

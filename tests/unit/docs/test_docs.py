@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 
 from bentley.cli import app
+from bentley.services.exchange import control
+from bentley.services.exchange.app import Exchange
+from bentley.services.exchange.clock import Clock
+from bentley.services.exchange.faults import KINDS
+from bentley.services.exchange.generated import GeneratedMarket
 from bentley.settings import Settings
 from bentley.warehouse.schema import knime_processed
 
@@ -40,6 +45,13 @@ def test_every_column_is_defined():
     page = (ROOT / "docs" / "columns.md").read_text(encoding="utf-8")
     for column in knime_processed.c:
         assert f"`{column.name}`" in page, column.name
+
+
+def test_every_way_to_steer_the_replay_exchange_is_documented():
+    page = (ROOT / "docs" / "replay-exchange.md").read_text(encoding="utf-8")
+    exchange = Exchange(GeneratedMarket(7, ["BTCUSDT"]), Clock(0))
+    for name in (*KINDS, *(route.path for route in control.routes(exchange))):
+        assert f"`{name}`" in page, name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bentley.domain.errors import ConfigurationError
-from bentley.settings import load
+from bentley.settings import PUBLIC_EXCHANGE, load
 
 
 def test_the_defaults_are_the_contract():
@@ -61,11 +61,29 @@ def test_the_exchange_is_named_without_its_path():
     assert load(exchange_url="https://x.example/api/v3/").exchange_url == "https://x.example"
 
 
-def test_a_child_gets_the_same_settings(monkeypatch):
+def test_an_empty_exchange_is_unset(monkeypatch):
+    monkeypatch.setenv("BENTLEY_EXCHANGE_URL", "")
+    assert load().exchange_url == PUBLIC_EXCHANGE
+    assert "exchange_url" not in load().model_fields_set
+
+
+def test_a_symbol_is_named_once_however_it_is_written():
+    assert load(symbols=["btcusdt", "BTCUSDT", "ethusdt"]).symbols == ("BTCUSDT", "ETHUSDT")
+
+
+def test_a_wrong_exchange_is_named_without_its_password():
+    with pytest.raises(ConfigurationError) as caught:
+        load(exchange_url="ftp://user:secret@data.example")
+    assert "data.example" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("since", ["2024-01-01", "2000-01-01", "1970-01-01", "946684800000"])
+def test_a_child_gets_the_same_settings(monkeypatch, since):
     found = load(
         home="elsewhere",
         symbols="BTCUSDT",
-        since="2024-01-01",
+        since=since,
         warehouse_url="mysql+pymysql://u:secret@h/db",
         origin="replay:x",
         knime_executable="/opt/knime",

@@ -195,6 +195,13 @@ def test_writer_and_reader_say_what_they_lack(save):
     ]
 
 
+def test_attributes_of_a_connection_are_a_lack_each(lacks):
+    info = {"db_url": "jdbc:sqlite:x", "attributes": {"zeroDateTimeBehavior": "x"}}
+    assert lacks(CONNECTOR, {"session_info": info}) == [
+        "setting 'session_info/attributes/zeroDateTimeBehavior' is not supported"
+    ]
+
+
 def test_a_chosen_column_alone_is_written(save, database):
     chosen = {
         "mode": "MANUAL",

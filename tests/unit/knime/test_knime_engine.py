@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import polars as pl
 import pytest
 from knime_support import model, spec
@@ -12,6 +14,7 @@ from bentley.knime.nodes.base import BaseNode
 CREATOR = "org.knime.base.node.io.tablecreator.TableCreator2NodeFactory"
 MATH = "org.knime.ext.jep.JEPNodeFactory"
 SORTER = "org.knime.base.node.preproc.sorter.SorterNodeFactory"
+CSV_READER = "org.knime.base.node.io.filehandling.csv.reader.CSVTableReaderNodeFactory"
 CONNECTOR = "org.knime.database.node.connector.generic.DBConnectorNodeFactory"
 
 
@@ -183,12 +186,97 @@ def test_a_variable_that_does_not_fit_is_refused(type_, given):
         overrides.apply(settings, variables, {"v": given})
 
 
+LOCATION = {
+    "location_present": True,
+    "file_system_type": "RELATIVE",
+    "file_system_specifier": "knime.workflow",
+    "path": "../in.csv",
+}
+
+
+def overridden(setting, value):
+    """A setting's config once a variable with this value has been put over it."""
+    variables = model({"tree": {"key": {"used_variable": "v"}}})
+    assert not list(overrides.lacks(model({"key": setting}), variables))
+    return overrides.apply(model({"key": setting}), variables, {"v": value}).config("key")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("/data/other.csv", ("LOCAL", "", "/data/other.csv")),
+        ("C:\\data\\other.csv", ("LOCAL", "", "C:\\data\\other.csv")),
+        ("other.csv", ("RELATIVE", "knime.workflow", "other.csv")),
+        (
+            model(LOCATION | {"file_system_type": "CUSTOM_URL", "path": "file:/x.csv"}),
+            ("CUSTOM_URL", "knime.workflow", "file:/x.csv"),
+        ),
+    ],
+)
+def test_a_variable_replaces_a_files_location(given, expected):
+    keys = ("file_system_type", "file_system_specifier", "path")
+    for saved in (LOCATION, LOCATION | {"location_present": False}):
+        found = overridden(saved, given)
+        assert tuple(found.text(key) for key in keys) == expected
+        assert found.flag("location_present")
+
+
+def test_a_variable_replaces_an_array():
+    array = model().put_array("v", ["x", None, "y"]).config("v")
+    assert overridden(["a"], array) == model({"key": ["x", None, "y"]}).config("key")
+    assert overridden([], "one") == model({"key": ["one"]}).config("key")
+    assert overridden([1.5, 2.5], 3) == model({"key": [3.0]}).config("key")
+
+
+@pytest.mark.parametrize(
+    ("setting", "given", "said"),
+    [
+        (LOCATION, 3, "is 3, which does not fit a setting that is a file's location"),
+        (LOCATION, model({"v": ["x"]}).config("v"), "is an array, which does not fit"),
+        (["x"], model(LOCATION), "is the path '../in.csv', which does not fit"),
+        ([1], "x", "is 'x', which does not fit a setting that is of type xint"),
+    ],
+)
+def test_a_variable_of_another_kind_is_refused(setting, given, said):
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        overridden(setting, given)
+
+
+def test_an_array_or_a_path_does_not_fit_a_single_value():
+    variables = model({"tree": {"key": {"used_variable": "v"}}})
+    with pytest.raises(ConfigurationError, match="'v' is a variable of type location, which"):
+        overrides.apply(model({"key": "x"}), variables, {"v": model(LOCATION)})
+
+
+def test_a_csv_reader_reads_the_file_that_a_variable_names(save, tmp_path):
+    def reader(name, after=(), **extra):
+        settings = {
+            "settings": {"file_selection": {"path": LOCATION | {"path": name}}},
+            "encoding": {"charset": "UTF-8"},
+        }
+        return spec("CSV Reader", CSV_READER, model(settings), after=after, **extra)
+
+    (tmp_path / "one.csv").write_text("a\n1\n")
+    (tmp_path / "two.csv").write_text("a\n2\n")
+    over = {("settings", "file_selection", "path"): "Path"}
+    loaded = save([reader("gone.csv", overrides=over)], {"Path": "../one.csv"})
+    assert engine.check(loaded) == []
+    assert engine.run(loaded).outputs["1"]["a"].to_list() == [1]
+    second = engine.run(loaded, {"Path": str(tmp_path / "two.csv")})
+    assert second.outputs["1"]["a"].to_list() == [2]
+    # a node that exposes its own location hands a path variable on
+    made = save([reader("../two.csv"), reader("gone.csv", ((1, 0),), overrides=over)])
+    tree = made.nodes["1"].variables.sub("tree").sub("settings").sub("file_selection").sub("path")
+    tree.put("exposed_variable", "Path")
+    assert engine.run(made).outputs["2"]["a"].to_list() == [2]
+
+
 def test_an_override_of_no_setting_is_a_lack(save):
     loaded = save(
         [creator(), math("$n$", ((1, 1),), overrides={("nothing", "here"): "v"})], {"v": "1"}
     )
     (lack,) = engine.check(loaded)
-    assert lack.what == "flow variable 'v' overrides 'nothing/here', which is no single setting"
+    assert lack.what == "flow variable 'v' overrides 'nothing/here', which no variable can replace"
 
 
 def test_placeholders_are_put_in_as_plain_text():

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import zipfile
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from knime_support import model
+from knime_support import model, spec
 
 from bentley.domain.errors import ConfigurationError, DataError
-from bentley.knime.nodes import csvwriter
+from bentley.knime import engine, workflow
+from bentley.knime import writer as writing
+from bentley.knime.nodes import csvwriter, files
 from bentley.knime.workflow import _rooted
 
 FILES = "org.knime.base.node.io.filehandling.csv."
@@ -34,14 +37,43 @@ def chooser(path, kind="RELATIVE", where="knime.workflow", **extra):
     } | extra
 
 
-def reader(path="in.csv", advanced=None, limits=None, types=None, **extra):
-    spec = {}
-    if types:
-        columns = {
-            str(at): {"name": name, "has_type": True, "type": {"class": kind}}
-            for at, (name, kind) in enumerate(types.items())
+def column(name, cell="StringCell", *, rename=None, keep=True, position=0, **path):
+    """A column as the Transformation tab saves it."""
+    return {
+        "external_spec": {"name": name, "has_type": True, "type": {"class": "java.lang.String"}},
+        "name": rename or name,
+        "keep": keep,
+        "position": position,
+        "production_path": {
+            "_converter": f"{CELLS}{cell}${cell}Factory.create(class java.lang.Object)",
+            "_converter_dst": f"a {cell}",
+            "_converter_config": {},
+            "_producer_config": {},
         }
-        spec = {"table_spec_config_Internals": {"individual_specs": {path: columns}}}
+        | path,
+    }
+
+
+def saved(*columns, path="in.csv", unknown=None, version="V4_4", **extra):
+    """A saved table specification."""
+    return {
+        "version": version,
+        "individual_specs": {path: {"num_columns": len(columns)}},
+        "table_transformation": {
+            "columns": {str(at): one for at, one in enumerate(columns)}
+            | {"num_columns": len(columns), "intersection_indices": [*range(len(columns))]},
+            "skip_empty_columns": False,
+            "enforce_types": True,
+            "column_filter_mode": "UNION",
+            "unknown_columns_transformation": {"keep": True, "position": 99, "force_type": False}
+            | (unknown or {}),
+        }
+        | extra,
+        "source_group_id": path,
+    }
+
+
+def reader(path="in.csv", advanced=None, limits=None, spec=None, **extra):
     return {
         "settings": {
             "file_selection": chooser(path),
@@ -61,7 +93,7 @@ def reader(path="in.csv", advanced=None, limits=None, types=None, **extra):
         | (advanced or {}),
         "limit_rows": limits or {},
         "encoding": {"charset": "UTF-8"},
-    } | spec
+    } | ({"table_spec_config_Internals": spec} if spec else {})
 
 
 def test_types_are_guessed_from_all_cells(run_node, tmp_path):
@@ -79,12 +111,72 @@ def test_types_are_guessed_from_all_cells(run_node, tmp_path):
 
 def test_saved_types_win_and_a_cell_that_does_not_fit_fails(run_node, tmp_path):
     (tmp_path / "in.csv").write_text("a,b\n01,2\n")
-    types = {"a": "java.lang.String", "b": "java.lang.Double"}
-    found = run_node(READER, reader(types=types))
-    assert found.rows() == [("01", 2.0)]
+    table = saved(column("a"), column("b", "DoubleCell", position=1))
+    assert run_node(READER, reader(spec=table)).rows() == [("01", 2.0)]
     (tmp_path / "in.csv").write_text("a,b\n01,x\n")
     with pytest.raises(DataError, match=r"'b' of .* holds 'x', which is no Float64"):
-        run_node(READER, reader(types=types))
+        run_node(READER, reader(spec=table))
+
+
+def test_the_transformation_tab_drops_renames_moves_and_types_columns(run_node, tmp_path):
+    (tmp_path / "in.csv").write_text("a,b,c,new\n1,2,03,4\n")
+    table = saved(
+        column("a", "LongCell", rename="alpha", position=2),
+        column("b", "LocalDateCell", keep=False, position=0),
+        column("c", position=1),
+    )
+    found = run_node(READER, reader(spec=table))
+    assert found.to_dict(as_series=False) == {"c": ["03"], "alpha": [1], "new": [4]}
+    assert found.dtypes == [pl.String, pl.Int64, pl.Int32]
+    table["table_transformation"]["unknown_columns_transformation"]["keep"] = False
+    assert run_node(READER, reader(spec=table)).columns == ["c", "alpha"]
+
+
+def test_columns_other_than_the_saved_ones_fail_where_they_must_be_the_same(run_node, tmp_path):
+    (tmp_path / "in.csv").write_text("a,b\n1,2\n")
+    settings = reader(spec=saved(column("a")), advanced={"check_table_spec": True})
+    with pytest.raises(DataError, match="has the columns a, b, but a were saved"):
+        run_node(READER, settings)
+    settings["table_spec_config_Internals"]["source_group_id"] = "another.csv"
+    assert run_node(READER, settings).rows() == [("1", 2)]
+    with pytest.raises(DataError, match="has the columns a, b, but a, z were saved"):
+        run_node(READER, reader(spec=saved(column("a"), column("z"))))
+
+
+def test_reader_says_which_transformations_it_lacks(lacks):
+    table = saved(
+        column("a", "LocalDateCell"),
+        column("b", _converter_config={"format": "x"}),
+        version="V4_3",
+        skip_empty_columns=True,
+        enforce_types=False,
+        unknown={"force_type": True},
+    )
+    settings = reader(spec=table, advanced={"append_path_column_Internals": True})
+    tab = "table_spec_config_Internals/table_transformation"
+    assert lacks(READER, settings) == [
+        "setting 'advanced_settings/append_path_column_Internals' = True is not supported",
+        "setting 'table_spec_config_Internals/version' = 'V4_3' is not supported",
+        f"setting '{tab}/skip_empty_columns' = True is not supported",
+        f"setting '{tab}/unknown_columns_transformation/force_type' = True is not supported",
+        f"type 'a LocalDateCell' in '{tab}/columns/0/production_path' is not supported",
+        f"type 'a StringCell' in '{tab}/columns/1/production_path' is not supported",
+    ]
+    table["source_group_id"] = "another.csv"
+    assert f"setting '{tab}/enforce_types' = False is not supported for another file" in lacks(
+        READER, settings
+    )
+
+
+def test_a_cell_may_be_long_and_an_unreadable_file_is_named(run_node, tmp_path, monkeypatch):
+    (tmp_path / "in.csv").write_text('a\n"' + "x" * 200_000 + '"\n')
+    assert run_node(READER, reader()).item() == "x" * 200_000
+    monkeypatch.setattr(files, "_LARGEST_CELL", 1000)
+    with pytest.raises(DataError, match=r"in\.csv is not readable as CSV: field larger"):
+        run_node(READER, reader())
+    monkeypatch.undo()
+    with pytest.raises(ConfigurationError, match="can't be read: Is a directory"):
+        run_node(READER, reader("."))
 
 
 def test_header_delimiter_decimals_and_limits(run_node, tmp_path):
@@ -246,3 +338,43 @@ def test_table_creator(run_node, lacks):
     assert found.dtypes == [pl.String, pl.Int32]
     settings["columnProperties"]["1"] = column("n", "DateCell")
     assert lacks(CREATOR, settings) == [f"column 'n' of type '{CELLS}DateCell' is not supported"]
+
+
+def _packed(folder, kind, *specs):
+    """A workflow with `data/in.csv`, as an archive or as a folder."""
+    archive = folder / "flow (1).knwf"
+    archive.write_bytes(writing.archive("flow", specs, {}))
+    with zipfile.ZipFile(archive, "a") as files:
+        files.writestr("flow/data/in.csv", "a\n1\n")
+    if kind == "archive":
+        return workflow.load(archive)
+    with zipfile.ZipFile(archive) as files:
+        files.extractall(folder)
+    return workflow.load(folder / "flow")
+
+
+@pytest.mark.parametrize("kind", ["archive", "folder"])
+def test_relative_paths_start_in_the_workflow_packed_or_not(tmp_path, kind):
+    (tmp_path / "in.csv").write_text("a\n2\n")
+    inside, outside = reader("data/in.csv"), reader("../in.csv")
+    data = reader("in.csv")
+    data["settings"]["file_selection"] = chooser("in.csv", where="knime.workflow.data")
+    loaded = _packed(
+        tmp_path, kind, *(spec("CSV Reader", READER, model(one)) for one in (inside, outside, data))
+    )
+    outputs = engine.run(loaded).outputs
+    assert {node: table.item() for node, table in outputs.items()} == {"1": 1, "2": 2, "3": 1}
+
+
+def test_an_archive_is_not_written_and_new_files_go_where_it_would_be_unpacked(tmp_path):
+    def saving(path):
+        nodes = [
+            spec("CSV Reader", READER, model(reader("data/in.csv"))),
+            spec("CSV Writer", WRITER, model(path), after=((1, 1),), outputs=0),
+        ]
+        return _packed(tmp_path, "archive", *nodes)
+
+    with pytest.raises(ConfigurationError, match=r"data/in\.csv lies in the workflow's archive"):
+        engine.run(saving(writer("data/in.csv")))
+    engine.run(saving(writer("../out.csv")))
+    assert (tmp_path / "out.csv").read_text() == '"a"\n1\n'

@@ -158,7 +158,47 @@ def test_string_to_number(run_node, settings, expected):
 def test_string_to_number_may_fail_and_names_the_cell(run_node):
     with pytest.raises(DataError, match="'t' holds 'abc', which is no Float64") as caught:
         run_node(TO_NUMBER, to_number(fail_on_error=True), TEXTS)
-    assert (caught.value.rejected, caught.value.read) == (3, 8)
+    assert (caught.value.rejected, caught.value.read) == (2, 8)
+    blank = pl.DataFrame({"t": ["1", "", "  ", None]})
+    found = run_node(TO_NUMBER, to_number(fail_on_error=True), blank)
+    assert found["t"].to_list() == [1.0, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("settings", "text", "number"),
+    [
+        (to_number(), "1d", None),
+        (to_number(), "2.5F", None),
+        (to_number(generic_parse=True), "1d", 1.0),
+        (to_number(generic_parse=True), "2.5F", 2.5),
+        (to_number(generic_parse=True), "2.5dd", None),
+        (to_number(generic_parse=True), "NaNd", None),
+        (to_number("LongCell", generic_parse=True), "1d", None),
+        ({key: value for key, value in to_number().items() if key != "generic_parse"}, "1d", 1.0),
+        (to_number(), "Infinity", float("inf")),
+        (to_number(), " -Infinity\t", float("-inf")),
+        (to_number(), "inf", None),
+        (to_number(), "1e400", float("inf")),
+        (to_number(), "\u00a03", None),
+        (to_number(), "\u0663", None),
+        (to_number("IntCell"), " 3 ", None),
+        (to_number("IntCell"), "-3", -3),
+        (to_number("IntCell"), "2147483648", None),
+        (to_number("LongCell"), "2147483648", 2**31),
+        (to_number(decimal_separator=","), "1.5", None),
+        (to_number(decimal_separator=","), "1,5", 1.5),
+        (to_number(decimal_separator=","), "1,5,2", None),
+        (to_number(decimal_separator=""), "1.5", None),
+        (to_number(decimal_separator=""), "15", 15.0),
+    ],
+)
+def test_text_is_a_number_where_java_says_so(run_node, settings, text, number):
+    assert run_node(TO_NUMBER, settings, pl.DataFrame({"t": [text]}))["t"].to_list() == [number]
+
+
+def test_nan_is_a_number(run_node):
+    found = run_node(TO_NUMBER, to_number(), pl.DataFrame({"t": ["NaN", "+NaN", "nan"]}))
+    assert found["t"].is_nan().to_list() == [True, True, None]
 
 
 def test_number_to_string_writes_as_java_does(run_node):
@@ -288,6 +328,86 @@ def test_joiner_says_what_it_lacks(lacks):
         "setting 'compositionMode' = 'MATCH_ANY' is not supported",
         "setting 'outputUnmatchedRowsToSeparatePorts' = True is not supported",
     ]
+
+
+def old_joiner(left=("k",), right=("k",), **extra):
+    """The Joiner as KNIME 4.2 to 4.7 saves it."""
+    criteria = {"leftTableJoinPredicate": list(left), "rightTableJoinPredicate": list(right)}
+    filters = {
+        f"{side}ColumnSelectionConfig": names([], [], "EnforceExclusion")
+        for side in ("left", "right")
+    }
+    given = joiner(suffix=" (right)", outputRowOrder="ARBITRARY", maxOpenFiles=200)
+    replaced = {"matchingCriteria", "leftColumnSelectionConfigV2", "rightColumnSelectionConfigV2"}
+    kept = {key: value for key, value in given.items() if key not in replaced}
+    return kept | criteria | filters | extra
+
+
+def test_joiner_in_the_layout_of_knime_4(run_node, lacks):
+    found = run_node(JOINER, old_joiner(), LEFT, RIGHT)
+    assert found.columns == ["k", "v", "k (right)", "v (right)"]
+    assert found.rows() == [("a", 1, "a", 20), ("a", 1, "a", 40), ("c", 4, "c", 10)]
+    chosen = {"rightColumnSelectionConfig": names(["v"], ["k"])}
+    assert run_node(JOINER, old_joiner(**chosen), LEFT, RIGHT).columns == ["k", "v", "v (right)"]
+    both = run_node(JOINER, old_joiner(["k", "v"], ["k", "w"]), LEFT, RIGHT.rename({"v": "w"}))
+    assert both.is_empty()
+    wrong = old_joiner(["$RowID$", "k"], ["k"])
+    wrong["leftColumnSelectionConfig"] = names([], **{"filter-type": "unknown"})
+    assert lacks(JOINER, wrong) == [
+        "criterion 1 joins on row IDs, which is not supported",
+        "criterion 2 names no column of the right table",
+        "setting 'leftColumnSelectionConfig/filter-type' = 'unknown' is not supported",
+    ]
+    assert lacks(JOINER, old_joiner([], [])) == ["there is no matching criterion"]
+
+
+def test_joiner_whose_criteria_are_plain_names(run_node, lacks):
+    def criterion(left):
+        return {"0": {"leftTableColumn": left, "rightTableColumn": "k"}}
+
+    found = run_node(JOINER, joiner(matchingCriteria=criterion("k")), LEFT, RIGHT)
+    assert found.height == 3
+    assert lacks(JOINER, joiner(matchingCriteria=criterion("<row-keys>"))) == [
+        "criterion 1 joins on row IDs, which is not supported"
+    ]
+    ids = {"0": {"leftTableColumnV2": {"specialChoice_Internals": "ROW_ID"},
+                 "rightTableColumnV2": {"regularChoice": "k"}}}  # fmt: skip
+    assert lacks(JOINER, joiner(matchingCriteria=ids)) == [
+        "criterion 1 joins on row IDs, which is not supported"
+    ]
+
+
+def test_merged_join_columns_of_different_names_are_called_by_both(run_node):
+    right = RIGHT.rename({"k": "key"})
+    settings = joiner(right="key", mergeJoinColumns=True, **OUTER)
+    found = run_node(JOINER, settings, LEFT, right)
+    assert found.columns == ["k=key", "v", "v (Right)"]
+    assert found["k=key"].to_list() == ["a", "a", "c", "b", None, None, "d"]
+    hidden = {"leftColumnSelectionConfigV2": manual(["v"], ["k"], unknown=False)}
+    found = run_node(JOINER, settings | hidden, LEFT, right)
+    assert found.columns == ["k=key", "v", "v (Right)"]
+    hidden["rightColumnSelectionConfigV2"] = manual(["v"], ["key"], unknown=False)
+    assert run_node(JOINER, settings | hidden, LEFT, right).columns == ["v", "v (Right)"]
+
+
+def test_a_join_column_takes_in_all_its_partners(run_node):
+    # the example of the node's description: A=A, A=X and C=Z
+    left = pl.DataFrame({"A": [1, 2], "B": [3, 4], "C": [5, 6]})
+    right = pl.DataFrame({"X": [1, 7, 9], "A": [1, 8, 9], "Z": [5, 6, 6]})
+    settings = old_joiner(["A", "A", "C"], ["A", "X", "Z"], mergeJoinColumns=True, **OUTER)
+    found = run_node(JOINER, settings, left, right)
+    assert found.columns == ["A", "B", "C=Z"]
+    # right rows alone: the partners X and A of the third agree, those of the second don't
+    assert found.rows() == [(1, 3, 5), (2, 4, 6), (None, None, 6), (9, None, 6)]
+
+
+def test_a_suffix_is_put_on_until_the_name_is_free(run_node, lacks):
+    left = LEFT.with_columns(pl.lit(0).alias("v*"))
+    found = run_node(JOINER, joiner(suffix="*"), left, RIGHT)
+    assert found.columns == ["k", "v", "v*", "k*", "v**"]
+    assert lacks(JOINER, joiner(suffix=" ")) == ["setting 'suffix' is empty"]
+    with pytest.raises(ConfigurationError, match="both tables have a column 'k'"):
+        run_node(JOINER, joiner(duplicateHandling="DO_NOT_EXECUTE", suffix=""), LEFT, RIGHT)
 
 
 def concatenate(**extra):
@@ -432,11 +552,42 @@ def test_string_manipulation(run_node, lacks):
     assert "insert_missing_as_null" in found
 
 
+def ruled(*lines):
+    return {"rules": list(lines), "new-column-name": "n", "append-column": True}
+
+
 def test_what_no_types_could_save_is_found_before_the_run(lacks):
-    rule = {"rules": ["$a$ SOUNDS $b$ => 1"], "new-column-name": "n", "append-column": True}
-    assert len(lacks(RULES, rule)) == 1
-    assert lacks(RULES, rule | {"rules": ['$a$ > 1 AND $b$ LIKE "x*" => $${Sv}$$']}) == []
+    assert len(lacks(RULES, ruled("$a$ SOUNDS $b$ => 1"))) == 1
+    assert lacks(RULES, ruled('$a$ > 1 AND $b$ LIKE "x*" => $${Sv}$$')) == []
     assert len(lacks(RULE_FILTER, {"rules": ["$a$ >"], "include": True})) == 1
     assert lacks(RULE_FILTER, {"rules": ["$a$ AND $b$ = $${Ilimit}$$ => TRUE"]}) == []
+    assert lacks(RULE_FILTER, {"rules": ["TRUE => $a$"]}) == []
     assert len(lacks(MATH, formula("$a$ +"))) == 1
-    assert lacks(MATH, formula("$a$ + $${Dshare}$$")) == []
+    assert lacks(MATH, formula("$a$ + $${Dshare}$$ + COL_MEAN($b$)")) == []
+    assert len(lacks(MATH, formula("$a$ + $${Sname}$$"))) == 1
+    assert lacks(MANIPULATION, manipulation("padLeft(string($a$), 3, $${Sfill}$$)")) == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ('$a$ MATCHES "(?=x).*"', "no look-around"),
+        ("bogus $a$", "'bogus' is not known"),
+        ("$a$ = wobble", "'wobble' is not known"),
+    ],
+)
+def test_what_is_lacking_is_found_with_any_number_of_columns(lacks, condition, said):
+    many = " AND ".join(f'$c{at}$ = "1"' for at in range(12))
+    (found,) = lacks(RULES, ruled(f'{condition} AND {many} => "x"'))
+    assert said in found
+    sum_of_many = " + ".join(f"$c{at}$" for at in range(12))
+    (found,) = lacks(MATH, formula(f"{sum_of_many} + wobble($c0$)"))
+    assert "'wobble' is not supported" in found
+
+
+def test_a_dollar_in_a_text_names_no_column(run_node):
+    settings = ruled('$a$ MATCHES "^x$" => "1"', '$b$ MATCHES "^y$" => "2"', "TRUE => $a$")
+    frame = pl.DataFrame({"a": ["x", "z", "z"], "b": ["y", "y", "x"]})
+    assert run_node(RULES, settings, frame)["n"].to_list() == ["1", "2", "z"]
+    text = manipulation('join("$", $a$, "$")')
+    assert run_node(MANIPULATION, text, frame)["t"].to_list() == ["$x$", "$z$", "$z$"]

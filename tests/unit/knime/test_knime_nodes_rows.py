@@ -61,8 +61,8 @@ def row_filter(*predicates, match="AND", output="MATCHING"):
         (predicate("name", "EQ", "bob"), [1, 4]),
         (predicate("name", "EQ", "BOB"), []),
         (predicate("name", "EQ", "BOB", case="CASEINSENSITIVE"), [1, 4]),
-        (predicate("name", "NEQ", "bob"), [0, 2, 3]),
-        (predicate("name", "NEQ_MISS", "bob"), [0, 3]),
+        (predicate("name", "NEQ", "bob"), [0, 3]),
+        (predicate("name", "NEQ_MISS", "bob"), [0, 2, 3]),
         (predicate("name", "WILDCARD", "?o*"), [1, 4]),
         (predicate("name", "WILDCARD", "o"), []),
         (predicate("name", "REGEX", "[A-C].*"), [0, 3]),
@@ -112,6 +112,17 @@ def test_row_filter_reads_the_column_as_knime_5_3_wrote_it(run_node):
     assert run_node(ROW_FILTER, row_filter(rule), FRAME).equals(FRAME[[2]])
 
 
+def test_row_filter_on_row_numbers_and_row_ids_as_knime_5_3_wrote_them(run_node, lacks):
+    rule = predicate(None, "LTE", 2, "LongCell")
+    rule["column"] = {"selected": "<row-numbers>"}
+    del rule["columnV2"]
+    assert run_node(ROW_FILTER, row_filter(rule), FRAME).equals(FRAME[[0, 1]])
+    rule["column"] = {"selected": "<row-keys>"}
+    assert lacks(ROW_FILTER, row_filter(rule)) == [
+        "filter on ROW_ID in 'predicates/0' is not supported: no row IDs here"
+    ]
+
+
 def test_row_filter_says_what_it_lacks(lacks):
     row_id = predicate(None, "EQ", "Row1")
     row_id["columnV2"] = {"regularChoice": None, "specialChoice_Internals": "ROW_ID"}
@@ -124,13 +135,34 @@ def test_row_filter_says_what_it_lacks(lacks):
     ]
 
 
+def test_row_filter_refuses_operators_that_do_not_fit_row_numbers_or_columns(lacks):
+    numbers = predicate(None, "REGEX", "1.*")
+    numbers["columnV2"] = {"regularChoice": None, "specialChoice_Internals": "ROW_NUMBERS"}
+    column = predicate("n", "FIRST_N_ROWS", 2, "LongCell")
+    assert lacks(ROW_FILTER, row_filter(numbers, column)) == [
+        "setting 'predicates/0/operator' = 'REGEX' is not supported",
+        "setting 'predicates/1/operator' = 'FIRST_N_ROWS' is not supported",
+    ]
+
+
+def test_row_filter_refuses_several_reference_values(lacks):
+    rule = predicate("name", "EQ", "Anna")
+    rule["predicateValues"]["values"]["1"] = rule["predicateValues"]["values"]["0"]
+    said = ["several reference values in 'predicates/0' are not supported"]
+    assert lacks(ROW_FILTER, row_filter(rule)) == said
+    rule = predicate("name", "EQ", "Anna")
+    rule["predicateValues"]["inputKind"] = "COLLECTION"
+    assert lacks(ROW_FILTER, row_filter(rule)) == said
+
+
 def test_row_filter_refuses_text_against_a_number(run_node):
     with pytest.raises(ConfigurationError, match="'n' of type Int32 can't be compared with 'a'"):
         run_node(ROW_FILTER, row_filter(predicate("n", "EQ", "a")), FRAME)
 
 
 def old_filter(kind, *, include=True, **extra):
-    return {"rowFilter": {"RowFilter_TypeID": kind, "include": include} | extra}
+    key = "RowRangeInclude" if kind == "RowNumber_RowFilter" else "include"
+    return {"rowFilter": {"RowFilter_TypeID": kind, key: include} | extra}
 
 
 def bound(cell, value):
@@ -186,6 +218,10 @@ def bound(cell, value):
         ),
         (old_filter("RowNumber_RowFilter", RowRangeStart=1, RowRangeEnd=2), [1, 2]),
         (old_filter("RowNumber_RowFilter", RowRangeStart=3, RowRangeEnd=-1), [3, 4]),
+        (
+            old_filter("RowNumber_RowFilter", include=False, RowRangeStart=1, RowRangeEnd=2),
+            [0, 3, 4],
+        ),
     ],
 )
 def test_old_row_filter(run_node, settings, rows):
@@ -211,6 +247,18 @@ def sorting(*keys, missing_to_end=False):
         "missingToEnd": missing_to_end,
         "sortinmemory": False,
     }
+
+
+def test_sorting_by_row_id_is_a_lack_in_all_versions(lacks):
+    settings = sorting((None, "ASCENDING", "NATURAL"), (None, "ASCENDING", "NATURAL"))
+    first, second = settings["sortingCriteria"].values()
+    first["columnV2"]["specialChoice_Internals"] = "ROW_ID"
+    second["column"] = {"selected": "<row-keys>"}
+    del second["columnV2"]
+    assert lacks(SORTER, settings) == [
+        f"sorting by ROW_ID in 'sortingCriteria/{at}' is not supported: no row IDs here"
+        for at in (0, 1)
+    ]
 
 
 @pytest.mark.parametrize(

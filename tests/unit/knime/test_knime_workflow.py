@@ -42,7 +42,7 @@ def test_archive_folder_and_file_load_the_same(tmp_path):
         assert one.connections == [Connection("1", 1, "2", 1)]
         assert [node.factory for node in one.nodes.values()] == [CREATOR, RENAMER]
         assert one.nodes["2"].name == "Column Renamer"
-    assert loaded[0].folder == tmp_path.resolve()
+    assert loaded[0].folder == tmp_path.resolve() / "w.knwf" / "test"
     assert loaded[1].folder == folder.resolve()
 
 
@@ -94,7 +94,10 @@ def test_a_settings_path_can_not_leave_the_folder(tmp_path):
         workflow.load(folder)
 
 
-def _meta_workflow(folder: Path, kind: str) -> Path:
+THROUGH_A_NODE = [(-1, 0, 2, 1), (2, 1, -1, 0)]
+
+
+def _meta_workflow(folder: Path, kind: str, links=THROUGH_A_NODE) -> Path:
     """Table Creator -> metanode 7 (Column Renamer 2 inside) -> Column Renamer 3."""
     inner = _unpack(writer.archive("test", _pair(), {}), folder / "inner")
     outer = _unpack(
@@ -108,7 +111,7 @@ def _meta_workflow(folder: Path, kind: str) -> Path:
     inner.rename(meta)
     inside = xmlconfig.parse((meta / "workflow.knime").read_bytes())
     del inside.config("nodes").children["node_1"]
-    _link(inside, [(-1, 0, 2, 1), (2, 1, -1, 0)])
+    _link(inside, links)
     (meta / "workflow.knime").write_bytes(xmlconfig.write(inside))
     root = xmlconfig.parse((outer / "workflow.knime").read_bytes())
     nodes = root.config("nodes")
@@ -139,6 +142,32 @@ def test_a_metanode_is_opened_up(tmp_path):
     assert loaded.connections == [Connection("1", 1, "7:2", 1), Connection("7:2", 1, "3", 1)]
     assert engine.check(loaded) == []
     assert [done.node_id for done in engine.run(loaded).nodes] == ["1", "7:2", "3"]
+
+
+def test_a_metanode_may_pass_an_input_on(tmp_path):
+    loaded = workflow.load(_meta_workflow(tmp_path, "MetaNode", [(-1, 0, -1, 0), (-1, 0, 2, 1)]))
+    assert loaded.connections == [Connection("1", 1, "3", 1), Connection("1", 1, "7:2", 1)]
+    assert engine.check(loaded) == []
+
+
+def test_a_metanode_output_that_comes_from_nowhere_is_a_lack_among_others(tmp_path):
+    folder = _meta_workflow(tmp_path, "MetaNode", [])
+    settings = folder / "Table Creator (#1)" / "settings.xml"
+    settings.write_bytes(settings.read_bytes().replace(CREATOR.encode(), b"org.other.Node"))
+    assert [lack.what for lack in engine.check(workflow.load(folder))] == [
+        "node org.other.Node is not supported",
+        "input port 1 is not connected",
+        "a connection names node 7:output, which is not there",
+    ]
+
+
+def test_metanodes_that_feed_themselves_are_a_lack(tmp_path):
+    folder = _meta_workflow(tmp_path, "MetaNode", [(-1, 0, -1, 0)])
+    root = xmlconfig.parse((folder / "workflow.knime").read_bytes())
+    _link(root, [(7, 0, 7, 0), (7, 0, 3, 1)])
+    (folder / "workflow.knime").write_bytes(xmlconfig.write(root))
+    lacks = [lack.what for lack in engine.check(workflow.load(folder))]
+    assert any(what.startswith("a connection names node 7:") for what in lacks)
 
 
 def test_a_component_is_named_as_unsupported(tmp_path):

@@ -37,18 +37,25 @@ def outcome(rules, *row, variables=None):
 # the oracle: conditions as trees, read by plain Python
 
 
-def order(value):
-    """Double.compare: NaN equals itself and is above all."""
-    return (1, 0.0) if isinstance(value, float) and math.isnan(value) else (0, value)
+def kind(value):
+    """A missing cell, a NaN, or a value: only values are compared by what they hold."""
+    if value is None:
+        return "missing"
+    return "nan" if isinstance(value, float) and math.isnan(value) else "value"
+
+
+def compared(operator, left, right):
+    if kind(left) == kind(right) == "value":
+        return COMPARE[operator](left, right)
+    return kind(left) == kind(right) and "=" in operator
 
 
 COMPARE = {
-    "=": lambda a, b: order(a) == order(b),
-    "!=": lambda a, b: order(a) != order(b),
-    "<": lambda a, b: order(a) < order(b),
-    "<=": lambda a, b: order(a) <= order(b),
-    ">": lambda a, b: order(a) > order(b),
-    ">=": lambda a, b: order(a) >= order(b),
+    "=": lambda a, b: a == b,
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
 }
 LOGIC = {
     "OR": (1, lambda a, b: a or b),
@@ -61,6 +68,7 @@ words = st.sampled_from([word for word in WORDS if "\n" not in word])
 comparisons = (
     st.tuples(st.just("compare"), st.sampled_from("nd"), st.sampled_from(sorted(COMPARE)), numbers)
     | st.tuples(st.just("compare"), st.just("s"), st.sampled_from(sorted(COMPARE)), words)
+    | st.tuples(st.just("columns"), st.sampled_from("nd"), st.sampled_from(sorted(COMPARE)))
     | st.tuples(st.just("in"), st.sampled_from("nd"), st.lists(numbers, min_size=1, max_size=3))
     | st.tuples(st.just("in"), st.just("s"), st.lists(words, min_size=1, max_size=3))
     | st.tuples(st.just("missing"), st.sampled_from(NAMES))
@@ -84,6 +92,7 @@ def written(tree, bound=0):
     kind, *parts = tree
     simple = {
         "compare": lambda name, operator, value: f"${name}$ {operator} {quoted(value)}",
+        "columns": lambda name, operator: f"${name}$ {operator} $d$",
         "in": lambda name, values: f"${name}$ IN ({', '.join(map(quoted, values))})",
         "missing": lambda name: f"MISSING ${name}$",
         "like": lambda pattern: f'$s$ LIKE "{pattern}"',
@@ -103,15 +112,14 @@ def written(tree, bound=0):
 
 
 def holds(tree, row):
-    kind, *parts = tree
+    name, *parts = tree
     cells = dict(zip(NAMES, row, strict=True))
-    if kind in LOGIC:
-        return LOGIC[kind][1](holds(parts[0], row), holds(parts[1], row))
-    if kind == "compare":
-        cell = cells[parts[0]]
-        return cell is not None and COMPARE[parts[1]](cell, parts[2])
+    if name in LOGIC:
+        return LOGIC[name][1](holds(parts[0], row), holds(parts[1], row))
     checks = {
         "NOT": lambda: not holds(parts[0], row),
+        "compare": lambda: compared(parts[1], cells[parts[0]], parts[2]),
+        "columns": lambda: compared(parts[1], cells[parts[0]], cells["d"]),
         "in": lambda: cells[parts[0]] is not None and cells[parts[0]] in parts[1],
         "missing": lambda: cells[parts[0]] is None,
         "like": lambda: cells["s"] is not None and like(parts[0], cells["s"]),
@@ -120,7 +128,7 @@ def holds(tree, row):
         "TRUE": lambda: True,
         "FALSE": lambda: False,
     }
-    return checks[kind]()
+    return checks[name]()
 
 
 def like(pattern, text):
@@ -163,7 +171,19 @@ def test_a_filter_keeps_what_the_first_rule_that_holds_says(trees, data):
         ("FALSE AND TRUE XOR TRUE", (), True),
         ("NOT FALSE AND FALSE", (), False),
         ("NOT $n$ = 1", (None,), True),
-        ("$n$ != 1", (None,), False),
+        ("$n$ < 1", (None,), False),
+        ("$n$ >= 1", (None,), False),
+        ("$n$ = $d$", (None, None), True),
+        ("$n$ <= $d$", (None, None), True),
+        ("$n$ >= $d$", (None, None), True),
+        ("$n$ < $d$", (None, None), False),
+        ("$n$ >= $d$", (None, 1.0), False),
+        ("$n$ >= $d$", (1, None), False),
+        ("$d$ > 1", (None, math.nan), False),
+        ("$d$ >= $d$", (None, math.nan), True),
+        ("$d$ > $d$", (None, math.nan), False),
+        ("$n$ < $d$", (1, math.nan), False),
+        ("$n$ < $d$", (None, math.nan), False),
         ("$n$ = -2", (-2,), True),
         ("$n$ < 1.5", (1,), True),
         ("2 > $n$", (1,), True),
@@ -248,6 +268,7 @@ def test_a_rule_without_columns_gives_every_row_its_outcome():
     [
         ("$n$ > 0", 8, "'=>' expected"),
         ("$n$ > => 1", 7, "a value expected"),
+        ("$n$ != 1 => 1", 5, "NOT a = b"),
         ("$n$ => 1", 1, "a comparison expected"),
         ("$nope$ > 0 => 1", 1, "no column 'nope'"),
         ('$n$ = "7" => 1', 5, "compares number with text"),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -67,6 +69,23 @@ def test_a_new_home_is_migrated_once(env, file, migration):
     with closing(sqlite3.connect(file)) as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert [path.name for path in file.parent.glob("*new*")] == []
+
+
+def test_of_two_at_once_one_migrates_and_the_other_waits(env, file, monkeypatch):
+    head, _ = airflow_db.installed_revisions()
+    migrations = []
+
+    def run(draft, _env):
+        migrations.append(draft)
+        time.sleep(0.3)
+        stamp(draft, head)
+
+    monkeypatch.setattr(airflow_db, "_run_migration", run)
+    with ThreadPoolExecutor() as threads:
+        done = sorted(threads.map(lambda _: airflow_db.migrate(env), range(2)))
+    assert done == [False, True]
+    assert len(migrations) == 1
+    assert airflow_db.current_revision(file) == head
 
 
 @pytest.mark.usefixtures("migration")

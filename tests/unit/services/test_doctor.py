@@ -18,13 +18,14 @@ from rich.console import Console
 
 from bentley import settings as bentley_settings
 from bentley.domain.errors import RetriableError
-from bentley.services import doctor, doctor_data, doctor_machine, doctor_tools, trees
+from bentley.services import doctor, doctor_data, doctor_machine, doctor_tools, homes, trees
 from bentley.services.findings import Finding, healthy, tools
 from bentley.warehouse.migrate import HEAD
 from bentley.warehouse.schema import binance_ohlcv
 from bentley.warehouse.warehouse import Warehouse
 
 NOW = 1_800_000_000_000
+SERVER_TIME = doctor_tools.exchange.server_time
 LISTEN = """
 import socket, sys
 with socket.create_server(("127.0.0.1", 0)) as server:
@@ -263,7 +264,7 @@ def test_a_port_is_free_ours_or_somebody_elses(tmp_path):
         settings = load(tmp_path, airflow_port=port)
         other = of(doctor_machine.ports(settings, None), "ports", "airflow")
         session = {listener.pid: psutil.Process(listener.pid).create_time()}
-        holder = doctor_machine.Holder(1, session)
+        holder = homes.Holder(1, session)
         ours = of(doctor_machine.ports(settings, holder), "ports", "airflow")
         free = of(doctor_machine.ports(settings, None), "ports", "mlflow")
         listener.communicate()
@@ -282,17 +283,17 @@ def test_a_port_is_free_ours_or_somebody_elses(tmp_path):
 def test_a_run_is_found_by_what_it_wrote_and_a_dead_or_reused_pid_is_none(tmp_path):
     settings = load(tmp_path)
     note = tmp_path / ".supervisor"
-    assert doctor_machine.holder(settings) is None
+    assert homes.holder(settings.home) is None
     note.write_text(json.dumps({"pid": os.getpid(), "sessions": {"7": 1.5}}))
-    held = doctor_machine.holder(settings)
-    assert held == doctor_machine.Holder(os.getpid(), {7: 1.5})
+    held = homes.holder(settings.home)
+    assert held == homes.Holder(os.getpid(), {7: 1.5})
     found = list(doctor_machine.home(settings, held))
     assert f"pid {os.getpid()}" in of(found, "home", "run").detail
     os.utime(note, (1, 1))  # written long before this process began: the pid is used again
-    assert doctor_machine.holder(settings) is None
+    assert homes.holder(settings.home) is None
     for text in ("", "[]", "no json", '{"pid": "x"}', '{"pid": 4000000}'):
         note.write_text(text)
-        assert doctor_machine.holder(settings) is None
+        assert homes.holder(settings.home) is None
 
 
 def test_processes_that_a_killed_run_left_are_named(tmp_path, monkeypatch):
@@ -349,6 +350,7 @@ def test_an_exchange_out_of_reach_matters_only_where_it_was_named(tmp_path, monk
     settings = load(tmp_path)
     now, [found] = doctor_tools.exchanges(settings, settings)
     assert (now, found.state) == (None, "warning")
+    monkeypatch.setattr(doctor_tools.exchange, "server_time", SERVER_TIME)
     named = load(tmp_path, exchange_url="http://me:s3cret@127.0.0.1:1")
     _, [found] = doctor_tools.exchanges(named, named)
     assert found.state == "problem"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
-import sqlalchemy as sa
 
 from bentley.domain.errors import ConfigurationError, FatalError, RetriableError
 from bentley.services import market_choice
@@ -30,18 +31,10 @@ def recording(tmp_path):
     return folder
 
 
-def rows_in(path) -> int:
-    engine = sa.create_engine(f"sqlite:///{path}")
-    with engine.connect() as connection:
-        found = connection.execute(sa.text("SELECT COUNT(*) FROM gaps")).scalar_one()
-    engine.dispose()
-    return found
-
-
 def test_a_replay_covers_every_row_with_its_clock_just_after_the_last(settings, recording):
     with chosen(settings(), recording) as choice:
         assert choice.settings.since == OPEN
-        assert choice.settings.origin == "replay:some_klines"
+        assert choice.settings.origin.startswith("replay:some_klines@")
         assert choice.settings.replayed
         assert market_choice.exchange.server_time(choice.settings.exchange_url) == OPEN + 10 * HOUR
 
@@ -56,6 +49,49 @@ def test_a_folder_without_the_symbols_is_refused_with_what_it_has(settings, reco
     with (
         pytest.raises(ConfigurationError, match=r"DOGEUSDT.*BTCUSDT"),
         chosen(settings(symbols="DOGEUSDT"), recording),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"until": OPEN - HOUR}, "--until 2020-09-13T12:00:00Z leaves nothing"),
+        ({"since": OPEN + 10 * HOUR}, "--since 2020-09-13T23:00:00Z leaves nothing"),
+    ],
+)
+def test_a_range_without_a_recorded_bar_is_refused_with_what_is_recorded(
+    settings, recording, given, said
+):
+    with pytest.raises(ConfigurationError) as caught, chosen(settings(**given), recording):
+        pass
+    assert said in str(caught.value)
+    assert "BTCUSDT from 2020-09-13T13:00:00Z to 2020-09-13T23:00:00Z" in str(caught.value)
+
+
+def test_a_start_in_the_future_is_refused(settings, monkeypatch):
+    monkeypatch.setattr(market_choice.exchange, "server_time", lambda *_, **__: OPEN)
+    with (
+        pytest.raises(
+            ConfigurationError, match=r"lies in the future: at http://exchange\.example it"
+        ),
+        chosen(settings(since=OPEN, exchange_url="http://u:secret@exchange.example"), None),
+    ):
+        pass
+    with chosen(settings(exchange_url="http://u:secret@exchange.example"), None) as choice:
+        assert choice.notice == "The exchange is http://exchange.example."
+
+
+def test_no_generated_bar_lies_in_the_future(settings, monkeypatch):
+    monkeypatch.setattr(market_choice.exchange, "server_time", _unreachable)
+    with chosen(settings(until="2035-01-01"), None) as choice:
+        now = _server_time(choice.settings.exchange_url)
+        assert abs(now - time.time() * 1000) < 60_000
+    with chosen(settings(until="2024-01-01"), None) as choice:
+        assert _server_time(choice.settings.exchange_url) == 1_704_067_200_000
+    with (
+        pytest.raises(ConfigurationError, match=r"generated bars run from 2019-12-30"),
+        chosen(settings(until="2019-01-01"), None),
     ):
         pass
 
@@ -78,26 +114,19 @@ def test_an_exchange_that_was_named_is_never_replaced(settings):
         pass
 
 
-def test_bars_of_another_origin_are_set_aside_whole(settings, recording):
-    first = settings(origin="generated:1")
-    with Warehouse.open(first) as warehouse, warehouse.writing() as connection:
-        connection.execute(sa.text("INSERT INTO gaps VALUES ('BTCUSDT', '1h', 1, 2, 3, 4)"))
-    home = settings().home / "replay"
-    for _ in range(2):
-        with chosen(settings(), recording):
-            assert rows_in(home / "mansa_bot.db") == 0
-            assert rows_in(home / "mansa_bot.generated-1.db") == 1
-        market_choice.make_room(first)  # back to the first: its bars are where they were
-        assert rows_in(home / "mansa_bot.db") == 1
-    names = sorted(path.name for path in home.glob("mansa_bot*.db"))
-    assert names == ["mansa_bot.db", "mansa_bot.replay-some_klines.db"]
-
-
 def test_the_real_warehouse_takes_no_replayed_bar(settings):
     address = f"sqlite:///{settings().home}/mansa_bot.db"
     Warehouse.open(settings()).close()
     with pytest.raises(ConfigurationError, match="holds bars of origin 'exchange'"):
         Warehouse.open(_as_replay(settings, address))
+
+
+_server_time = market_choice.exchange.server_time
+
+
+def _unreachable(*_, **__):
+    msg = "no answer"
+    raise RetriableError(msg)
 
 
 def _as_replay(settings, address):

@@ -44,6 +44,13 @@ def test_a_listener_on_every_address_counts():
         assert not ports.is_free(server.getsockname()[1])
 
 
+def test_who_answers_holds_the_port_even_where_it_could_be_bound(listener, monkeypatch):
+    port = listener.getsockname()[1]
+    monkeypatch.setattr(socket.socket, "bind", lambda *_: None)  # as macOS has it beside *:PORT
+    monkeypatch.setattr(socket.socket, "listen", lambda *_: None)
+    assert not ports.is_free(port)
+
+
 def test_time_wait_does_not_count():
     server = socket.create_server(("127.0.0.1", 0))
     port = server.getsockname()[1]

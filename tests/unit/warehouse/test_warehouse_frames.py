@@ -12,6 +12,7 @@ from urllib.parse import quote
 import polars as pl
 import pytest
 import zstandard
+from sqlalchemy.engine import make_url
 
 from bentley.domain.bars import BAR_SCHEMA, DECIMALS, FIELDS
 from bentley.domain.errors import RetriableError
@@ -163,6 +164,20 @@ def test_a_password_of_any_characters(settings, odd_user):
         put(warehouse, frame(series(3)))
         assert frames.read(warehouse, "BTCUSDT", "1h").height == 3
         assert PASSWORD not in warehouse.address
+
+
+def test_an_address_with_options_is_read_by_them(settings, mariadb):
+    """Through its socket alone: the port is another server's, or nobody's."""
+    address = make_url(mariadb.database()).set(port=1, username="root", password="")
+    address = address.update_query_dict({"unix_socket": str(mariadb.folder / "s")})
+    given = settings(warehouse_url=address.render_as_string(hide_password=False))
+    with Warehouse.open(given) as warehouse:
+        put(warehouse, frame(series(30)))
+        floats = frames.read(warehouse, "BTCUSDT", "1h")
+        exact = frames.read(warehouse, "BTCUSDT", "1h", columns=("close", "is_closed"), exact=True)
+    assert (floats.height, floats["close"].dtype) == (30, pl.Float64)
+    assert exact.schema == {"close": BAR_SCHEMA["close"], "is_closed": pl.Boolean}
+    assert floats["close"].to_list() == [float(value) for value in exact["close"]]
 
 
 def test_a_failed_bulk_read_names_no_password(settings, odd_user, monkeypatch):

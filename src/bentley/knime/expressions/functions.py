@@ -100,6 +100,29 @@ def _total(*values: pl.Expr) -> pl.Expr:
     return reduce(lambda a, b: a + b, values)
 
 
+def _median(*values: pl.Expr) -> pl.Expr:
+    # of an even number the mean of the two in the middle; NaN wins, as in min and max
+    def apply(series: Sequence[pl.Series]) -> pl.Series:
+        length = max(map(len, series)) if all(map(len, series)) else 0
+        cells = np.stack([_floats(each, length) for each in series])
+        return pl.Series(series[0].name, np.median(cells, axis=0))
+
+    return pl.map_batches(list(values), apply, return_dtype=pl.Float64, is_elementwise=True)
+
+
+def _asinh(x: pl.Expr) -> pl.Expr:
+    # the inverse hyperbolic functions by the formulas that JEP has, whatever digits they cost
+    return (x + (x * x + 1.0).sqrt()).log()
+
+
+def _acosh(x: pl.Expr) -> pl.Expr:
+    return (x + (x * x - 1.0).sqrt()).log()
+
+
+def _atanh(x: pl.Expr) -> pl.Expr:
+    return divide(x + 1.0, 1.0 - x).log() * 0.5
+
+
 def _atan2(y: pl.Expr, x: pl.Expr) -> pl.Expr:
     return pl.arctan2(y, x)
 
@@ -140,6 +163,7 @@ FUNCTIONS: dict[str, Function] = {
     "min_in_args": Function(_least, 1, _ANY),
     "max_in_args": Function(_greatest, 1, _ANY),
     "sum": Function(_total, 1, _ANY),
+    "median": Function(_median, 1, _ANY),
     "average": Function(lambda *v: divide(_total(*v), pl.lit(float(len(v)))), 1, _ANY),
     "sin": Function(lambda x: x.sin()),
     "cos": Function(lambda x: x.cos()),
@@ -151,6 +175,9 @@ FUNCTIONS: dict[str, Function] = {
     "sinh": Function(lambda x: x.sinh()),
     "cosh": Function(lambda x: x.cosh()),
     "tanh": Function(lambda x: x.tanh()),
+    "asinh": Function(_asinh),
+    "acosh": Function(_acosh),
+    "atanh": Function(_atanh),
     "isNaN": Function(lambda x: x.is_nan().cast(pl.Float64)),
     "isInfinite": Function(lambda x: x.is_infinite().cast(pl.Float64)),
 }
@@ -160,5 +187,7 @@ AGGREGATES: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     "COL_MIN": lambda x: x.min(),
     "COL_MAX": lambda x: x.max(),
     "COL_MEAN": lambda x: x.mean(),
+    "COL_MEDIAN": lambda x: x.median(),
+    "COL_SUM": lambda x: x.sum(),
     "COL_STDDEV": lambda x: x.std(ddof=1),
 }

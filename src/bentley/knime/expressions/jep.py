@@ -37,7 +37,11 @@ _ROW_COUNTERS = {
 }
 
 
-def compile_formula(expression: str, schema: pl.Schema, variables: Mapping[str, object]) -> pl.Expr:
+def compile_formula(
+    expression: str,
+    schema: pl.Schema | None = None,
+    variables: Mapping[str, object] | None = None,
+) -> pl.Expr:
     """The formula as a Float64 expression over a frame of this schema, one value a row.
 
     `variables` are the flow variables by name, without KNIME's type letter.
@@ -141,7 +145,7 @@ class _Parser(Source):
 
     def _cell(self, token: Token) -> pl.Expr:
         dtype = self.column(token)
-        if not (dtype.is_numeric() or dtype == pl.Boolean):
+        if not (dtype.is_numeric() or dtype in {pl.Boolean, pl.Unknown}):
             self.fail(token, f"column {token.text!r} is {dtype}, not a number")
         return pl.col(token.text).cast(pl.Float64)
 

@@ -21,6 +21,7 @@ _NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _MAX_TOKENS = 5_000
 _SHOWN = 240
 _NAME = r"[A-Za-z_][A-Za-z_0-9]*"
+_STAND_INS: Mapping[str, object] = {"I": 1, "D": 1.0, "S": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,18 @@ class Grammar:
 
 
 class Source:
-    """An expression's text with its tokens and a cursor; the base of the three parsers."""
+    """An expression's text with its tokens and a cursor; the base of the three parsers.
+
+    Without a schema every column is there, of a type that isn't known; without variables every
+    flow variable is, with a value of the type that its letter says.
+    """
 
     def __init__(
-        self, text: str, grammar: Grammar, schema: pl.Schema, variables: Mapping[str, object]
+        self,
+        text: str,
+        grammar: Grammar,
+        schema: pl.Schema | None,
+        variables: Mapping[str, object] | None,
     ) -> None:
         self.text = text
         self.grammar = grammar
@@ -116,19 +125,22 @@ class Source:
 
     def column(self, token: Token) -> pl.DataType:
         """The type of the column that the token names; the column counts as used."""
-        dtype = self.schema.get(token.text)
+        dtype = pl.Unknown() if self.schema is None else self.schema.get(token.text)
         if dtype is None:
-            known = ", ".join(self.schema) or "none"
+            known = ", ".join(self.schema or ()) or "none"
             self.fail(token, f"no column {token.text!r} in the input (columns: {known})")
         self.columns[token.text] = None
         return dtype
 
     def variable(self, token: Token) -> int | float | str:
         """The value of the flow variable that the token names, in the type of its letter."""
-        if token.text not in self.variables:
-            known = ", ".join(self.variables) or "none"
-            self.fail(token, f"no flow variable {token.text!r} (variables: {known})")
-        value = self.variables[token.text]
+        known = self.variables
+        if known is None:
+            known = {token.text: _STAND_INS.get(token.type)}
+        if token.text not in known:
+            names = ", ".join(known) or "none"
+            self.fail(token, f"no flow variable {token.text!r} (variables: {names})")
+        value = known[token.text]
         integer = isinstance(value, int) and not isinstance(value, bool)
         if token.type == "I" and integer:
             return int(value)  # type: ignore[call-overload, no-any-return]

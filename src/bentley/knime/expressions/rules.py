@@ -2,10 +2,10 @@
 
 After the published description of the nodes: the first rule that matches gives the outcome, and
 no match gives a missing value (in the filter: FALSE); NOT binds most, then AND, XOR and OR, and
-comparisons before all of them. A comparison with a missing cell is false, so `NOT $a$ = 1` holds
-for a missing one. Numbers are compared as Java's Double.compare does: NaN equals itself and is
-the greatest. What KNIME decides by rules that are not published (text compared with a number,
-booleans mixed with other outcomes) is refused.
+comparisons before all of them. A missing cell and a NaN are each equal to their own kind, so that
+`=`, `<=` and `>=` hold between two of them, and no comparison holds with anything else: also not
+`$a$ < 5`, and `NOT $a$ = 1` does. What KNIME decides by rules that are not published (text compared
+with a number, booleans mixed with other outcomes) is refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ _GRAMMAR = Grammar(
 )
 _ORDERINGS: dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     "=": lambda a, b: a == b,
-    "!=": lambda a, b: a != b,
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,
     ">": lambda a, b: a > b,
@@ -47,14 +46,18 @@ class _Value:
 
     @property
     def family(self) -> str:
-        """What it may be compared and combined with: number, text or boolean."""
+        """What it may be compared and combined with: number, text, boolean, or unknown: all."""
         if self.dtype.is_numeric():
             return "number"
+        if self.dtype == pl.Unknown:
+            return "unknown"
         return "text" if self.dtype == pl.String else "boolean"
 
 
 def compile_rules(
-    rules: Sequence[str], schema: pl.Schema, variables: Mapping[str, object]
+    rules: Sequence[str],
+    schema: pl.Schema | None = None,
+    variables: Mapping[str, object] | None = None,
 ) -> pl.Expr:
     """The outcome of the first matching rule for each row, missing where none matches.
 
@@ -69,7 +72,9 @@ def compile_rules(
 
 
 def compile_filter(
-    rules: Sequence[str], schema: pl.Schema, variables: Mapping[str, object]
+    rules: Sequence[str],
+    schema: pl.Schema | None = None,
+    variables: Mapping[str, object] | None = None,
 ) -> pl.Expr:
     """Whether the first matching rule says TRUE, for each row; never missing.
 
@@ -77,7 +82,7 @@ def compile_filter(
     """
     parsed = _parse(rules, schema, variables)
     for rule, (_, outcome) in zip(_lines(rules), parsed, strict=True):
-        if outcome.family != "boolean":
+        if outcome.family not in {"boolean", "unknown"}:
             msg = f"rule {rule!r} of a Rule-based Row Filter must end in TRUE or FALSE"
             raise ConfigurationError(msg)
     branches = [(when, outcome.expr.fill_null(value=False)) for when, outcome in parsed]
@@ -90,7 +95,7 @@ def _lines(rules: Sequence[str]) -> list[str]:
 
 
 def _parse(
-    rules: Sequence[str], schema: pl.Schema, variables: Mapping[str, object]
+    rules: Sequence[str], schema: pl.Schema | None, variables: Mapping[str, object] | None
 ) -> list[tuple[pl.Expr, _Value]]:
     lines = _lines(rules)
     if not lines:
@@ -109,7 +114,7 @@ def _first_match(branches: Sequence[tuple[pl.Expr, pl.Expr]], default: pl.Expr) 
 
 
 def _unify(outcomes: Sequence[_Value]) -> tuple[pl.DataType, list[pl.Expr]]:
-    families = {outcome.family for outcome in outcomes}
+    families = {outcome.family for outcome in outcomes} - {"unknown"}
     if "boolean" in families and len(families) > 1:
         msg = (
             "the Rule Engine's outcomes mix TRUE or FALSE with numbers or text; make them one type"
@@ -180,7 +185,7 @@ class _Rule(Source):
             return self._column_operand("MISSING").expr.is_null()
         if token := self.accept("NaN", kind="name"):
             operand = self._column_operand("NaN")
-            if not operand.dtype.is_float():
+            if not operand.dtype.is_float() and operand.family != "unknown":
                 self.fail(token, f"NaN takes a column of doubles, not {operand.dtype}")
             return operand.expr.is_nan().fill_null(value=False)
         return self._comparison()
@@ -199,12 +204,14 @@ class _Rule(Source):
             self.take()
             right = self._value()
             self._same_family(operator, left, right)
-            return _ORDERINGS[operator.text](left.expr, right.expr).fill_null(value=False)
+            return _compare(operator.text, left, right)
+        if operator.text == "!=":
+            self.fail(operator, "KNIME knows no !=; write NOT a = b")
         if self.accept("IN", kind="name"):
             return self._member(operator, left)
         if self.accept("LIKE", "MATCHES", kind="name"):
             return self._pattern(operator, left)
-        if left.family == "boolean":
+        if left.family in {"boolean", "unknown"}:
             return left.expr.fill_null(value=False)
         return self.fail(start, f"a comparison expected, found {describe(operator)} after a value")
 
@@ -222,7 +229,7 @@ class _Rule(Source):
     def _pattern(self, operator: Token, left: _Value) -> pl.Expr:
         token = self.peek
         pattern = self._value().constant
-        if left.family != "text" or not isinstance(pattern, str):
+        if left.family not in {"text", "unknown"} or not isinstance(pattern, str):
             self.fail(token, f"{operator.text} compares text with a constant pattern in quotes")
         text = wildcard(pattern) if operator.text == "LIKE" else pattern
         try:
@@ -232,7 +239,7 @@ class _Rule(Source):
         return left.expr.str.contains(regex).fill_null(value=False)
 
     def _same_family(self, operator: Token, left: _Value, right: _Value) -> None:
-        if left.family != right.family:
+        if left.family != right.family and "unknown" not in {left.family, right.family}:
             self.fail(operator, f"{operator.text} compares {left.family} with {right.family}")
 
     def _value(self) -> _Value:
@@ -253,7 +260,8 @@ class _Rule(Source):
 
     def _cell(self, token: Token, *, any_type: bool = False) -> _Value:
         dtype = self.column(token)
-        if not (any_type or dtype.is_numeric() or dtype in {pl.String, pl.Boolean}):
+        known = dtype.is_numeric() or dtype in {pl.String, pl.Boolean, pl.Unknown}
+        if not (any_type or known):
             self.fail(token, f"column {token.text!r} is {dtype}: neither number, text nor boolean")
         return _Value(pl.col(token.text), dtype)
 
@@ -269,6 +277,19 @@ class _Rule(Source):
         if token.text in _NO_VALUES:
             self.fail(token, f"a value expected, found the operator {token.text}")
         return self.fail(token, f"{token.text!r} is not known (text is quoted, a column is $name$)")
+
+
+def _compare(operator: str, left: _Value, right: _Value) -> pl.Expr:
+    """Whether it holds; polars itself knows no missing cell, and orders NaN above all numbers."""
+    holds = _ORDERINGS[operator](left.expr, right.expr)
+    floats = [value.expr.is_nan() for value in (left, right) if value.dtype.is_float()]
+    if floats and operator != "=":
+        # a NaN on one side alone
+        holds = holds & ~reduce(lambda a, b: a ^ b, floats)
+    holds = holds.fill_null(value=False)
+    if "=" in operator and left.constant is None and right.constant is None:
+        return holds | (left.expr.is_null() & right.expr.is_null())
+    return holds
 
 
 def _number(text: str) -> int | float:

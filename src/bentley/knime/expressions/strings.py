@@ -36,7 +36,9 @@ class _Value:
 
 
 def compile_manipulation(
-    expression: str, schema: pl.Schema, variables: Mapping[str, object]
+    expression: str,
+    schema: pl.Schema | None = None,
+    variables: Mapping[str, object] | None = None,
 ) -> pl.Expr:
     """The expression over a frame of this schema: String, Int32 or Float64 as its function gives.
 
@@ -119,7 +121,7 @@ def _constant(value: float | str) -> _Value:
 
 
 def _text(value: _Value) -> pl.Expr:
-    if value.dtype != pl.String:
+    if value.dtype not in {pl.String, pl.Unknown}:
         msg = f"a {value.dtype} is no text; wrap it in string(...)"
         raise ConfigurationError(msg)
     return value.expr

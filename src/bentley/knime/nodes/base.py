@@ -6,7 +6,7 @@ before anything runs; `run` turns input ports into output ports.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -70,9 +70,11 @@ def register(*factories: str) -> Callable[[type[BaseNode]], type[BaseNode]]:
 class BaseNode:
     """A node with its settings, flow variables already put in.
 
-    `keys` are the top-level settings that the class reads or may safely ignore; any other is
-    reported as unknown, since an unread setting could change the result. `inputs` are the
-    ports that must be connected.
+    `keys` are the settings that the class reads or may safely ignore, as paths from the top
+    (`settings/path`, with `*` for any key): each covers all below it. Any other setting is
+    reported as unknown, since an unread one could change the result, but for `..._Internals`,
+    where KNIME keeps the dialog's state; a path that leads into such a config opens it.
+    `inputs` are the ports that must be connected.
     """
 
     keys: ClassVar[frozenset[str]] = frozenset()
@@ -83,11 +85,8 @@ class BaseNode:
 
     def check(self) -> list[str]:
         """What this engine lacks for these settings, each a line for the user."""
-        lacks = [
-            f"setting {key!r} is not known"
-            for key in self.model
-            if key not in self.keys and not key.endswith(INTERNALS)
-        ]
+        known = {tuple(key.split("/")) for key in self.keys}
+        lacks = [f"setting {path!r} is not known" for path in unknown(self.model, known)]
         try:
             lacks += self.lacks()
         except ConfigurationError as error:
@@ -110,6 +109,18 @@ class BaseNode:
         """Report `key` where it is there and has another than the supported values."""
         if key in self.model and self.model.value(key) not in supported:
             yield unsupported(self.model, key)
+
+
+def unknown(config: Config, known: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """The paths of settings that none of the known paths covers, the topmost of each."""
+    for key, child in config.children.items():
+        below = {path[1:] for path in known if path[0] in {key, "*"}}
+        if () in below:
+            continue
+        if below and isinstance(child, Config):
+            yield from (f"{key}/{path}" for path in unknown(child, below))
+        elif below or not key.endswith(INTERNALS):
+            yield key
 
 
 def unsupported(config: Config, key: str) -> str:

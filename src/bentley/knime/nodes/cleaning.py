@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import polars as pl
 
 from bentley.knime.nodes.base import KNIME_TYPES, BaseNode, Context, Port, need, register, table
-from bentley.knime.nodes.filters import filter_columns, filter_lacks
+from bentley.knime.nodes.filters import filter_columns, filter_keys, filter_lacks
 from bentley.knime.xmlconfig import Config
 
 _PACKAGE = "org.knime.base.node.preproc.pmml.missingval."
@@ -47,7 +47,15 @@ class MissingValue(BaseNode):
     Port 2, a PMML document with the same rules, is not made.
     """
 
-    keys = frozenset({"columnSettings", "dataTypeSettings"})
+    keys = frozenset(
+        {
+            "columnSettings/*/colNames",
+            "columnSettings/*/settings/factoryID",
+            "dataTypeSettings/*/factoryID",
+            *(f"columnSettings/*/settings/settings/{key}" for key in _FIXED.values()),
+            *(f"dataTypeSettings/*/settings/{key}" for key in _FIXED.values()),
+        }
+    )
 
     def lacks(self) -> Iterable[str]:
         """Handlers beyond the common ones."""
@@ -113,9 +121,8 @@ class DuplicateRowFilter(BaseNode):
     Or, with `remove_duplicates` off, keeps all and says of each: unique, chosen, duplicate.
     """
 
-    keys = frozenset(
+    keys = filter_keys("group_cols") | frozenset(
         {
-            "group_cols",
             "remove_duplicates",
             "add_row_duplicate_flag",
             "unique_flag_column_name",

@@ -8,14 +8,14 @@ import polars as pl
 
 from bentley.domain.errors import ConfigurationError
 from bentley.knime.nodes.base import BaseNode, Context, need, register
-from bentley.knime.nodes.filters import filter_columns, filter_lacks
+from bentley.knime.nodes.filters import filter_columns, filter_keys, filter_lacks
 
 
 @register("org.knime.base.node.preproc.filter.column.DataColumnSpecFilterNodeFactory")
 class ColumnFilter(BaseNode):
     """Keeps the chosen columns in the table's order."""
 
-    keys = frozenset({"column-filter"})
+    keys = filter_keys("column-filter")
 
     def lacks(self) -> Iterable[str]:
         """Filters by data type."""
@@ -31,7 +31,7 @@ class ColumnFilter(BaseNode):
 class ColumnRenamer(BaseNode):
     """Renames columns all at once, so two may swap their names."""
 
-    keys = frozenset({"renamings"})
+    keys = frozenset({"renamings/*/oldName", "renamings/*/newName"})
 
     def table(self, frame: pl.DataFrame, context: Context) -> pl.DataFrame:
         """The renamed table."""
@@ -49,7 +49,9 @@ class ColumnRenamer(BaseNode):
 class ColumnRename(BaseNode):
     """The older node: `all_columns/<column>/{old_column_name,new_column_name,new_column_type}`."""
 
-    keys = frozenset({"all_columns"})
+    keys = frozenset(
+        f"all_columns/*/{key}" for key in ("old_column_name", "new_column_name", "new_column_type")
+    )
 
     def lacks(self) -> Iterable[str]:
         """Changes of a column's type."""

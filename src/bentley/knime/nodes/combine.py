@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from typing import ClassVar, NamedTuple
 
 import polars as pl
 
 from bentley.domain.errors import ConfigurationError
-from bentley.knime.nodes.base import BaseNode, Context, Port, need, register, table, unique_name
-from bentley.knime.nodes.filters import dynamic_columns, dynamic_filter_lacks
+from bentley.knime.nodes.base import BaseNode, Context, Port, need, register, table
+from bentley.knime.nodes.filters import (
+    dynamic_columns,
+    dynamic_filter_lacks,
+    filter_columns,
+    filter_lacks,
+)
+from bentley.knime.xmlconfig import Config
 
 _ROW_LEFT, _ROW_RIGHT = "\0left", "\0right"
 _KEY = "\0key"
+_ROW_IDS = frozenset({"$RowID$", "<row-keys>"})
+"""How the row ID is written where a column's name could stand: up to 4.7, in 5.x."""
+
+
+class _Output(NamedTuple):
+    """An output column: its name, the left column and the right columns that fill it."""
+
+    name: str
+    left: str | None
+    right: Sequence[str]
 
 
 @register("org.knime.base.node.preproc.joiner3.Joiner3NodeFactory")
 class Joiner(BaseNode):
     """Joins port 1 with port 2 on equal columns; a missing cell matches nothing.
 
+    KNIME up to 4.7 saves the criteria as two arrays of names and the columns in the older form
+    of a column filter; 5.x has a config per criterion, and the newer form under `...V2`.
     The output is in KNIME's order `LEFT_RIGHT`: matches by left then right row, then unmatched
     left rows, then unmatched right rows.
     """
@@ -27,10 +46,14 @@ class Joiner(BaseNode):
         {
             "compositionMode",
             "matchingCriteria",
+            "leftTableJoinPredicate",
+            "rightTableJoinPredicate",
             "dataCellComparisonMode",
             "includeMatchesInOutput",
             "includeLeftUnmatchedInOutput",
             "includeRightUnmatchedInOutput",
+            "leftColumnSelectionConfig",
+            "rightColumnSelectionConfig",
             "leftColumnSelectionConfigV2",
             "rightColumnSelectionConfigV2",
             "mergeJoinColumns",
@@ -52,24 +75,50 @@ class Joiner(BaseNode):
         yield from self.allow("dataCellComparisonMode", "STRICT")
         yield from self.allow("duplicateHandling", "APPEND_SUFFIX", "DO_NOT_EXECUTE")
         yield from self.allow("outputUnmatchedRowsToSeparatePorts", False)
-        criteria = self.model.config("matchingCriteria").configs()
+        if self.model.text("duplicateHandling") != "DO_NOT_EXECUTE" and not self._suffix().strip():
+            yield "setting 'suffix' is empty"
+        criteria = self._criteria()
         if not criteria:
-            yield "setting 'matchingCriteria' is empty"
-        for criterion in criteria:
-            for side in ("leftTableColumnV2", "rightTableColumnV2"):
-                if criterion.config(side).text("specialChoice_Internals"):
-                    yield f"joining on row IDs in {criterion.path!r} is not supported"
-                elif not criterion.config(side).text("regularChoice"):
-                    yield f"setting '{criterion.path}/{side}' names no column"
-        for side in ("leftColumnSelectionConfigV2", "rightColumnSelectionConfigV2"):
-            yield from dynamic_filter_lacks(self.model.config(side))
+            yield "there is no matching criterion"
+        for number, pair in enumerate(criteria, 1):
+            for side, name in zip(("left", "right"), pair, strict=True):
+                if name in _ROW_IDS:
+                    yield f"criterion {number} joins on row IDs, which is not supported"
+                elif not name:
+                    yield f"criterion {number} names no column of the {side} table"
+        for side in ("left", "right"):
+            key = f"{side}ColumnSelectionConfig"
+            if f"{key}V2" in self.model:
+                yield from dynamic_filter_lacks(self.model.config(f"{key}V2"))
+            else:
+                yield from filter_lacks(self.model.config(key))
+
+    def _suffix(self) -> str:
+        return self.model.text("suffix", " (Right)")
+
+    def _criteria(self) -> list[tuple[str, str]]:
+        """The pairs of columns that must be equal, as they are written."""
+        if "leftTableJoinPredicate" in self.model:
+            left = self.model.texts("leftTableJoinPredicate")
+            right = self.model.texts("rightTableJoinPredicate")
+            return list(zip_longest(left, right, fillvalue=""))
+        return [
+            (_criterion_column(each, "left"), _criterion_column(each, "right"))
+            for each in self.model.config("matchingCriteria").configs()
+        ]
+
+    def _chosen(self, side: str, frame: pl.DataFrame) -> list[str]:
+        key = f"{side}ColumnSelectionConfig"
+        if f"{key}V2" in self.model:
+            return dynamic_columns(self.model.config(f"{key}V2"), frame)
+        return filter_columns(self.model.config(key), frame)
 
     def run(self, inputs: Mapping[int, Port], context: Context) -> dict[int, Port]:
         """The joined table on port 1."""
         del context
         left, right = table(inputs, 1), table(inputs, 2)
         pairs = self._pairs(left, right)
-        names = self._names(left, right, pairs)
+        columns = self._columns(left, right, pairs)
         joined = _matches(left, right, pairs)
         parts = []
         if self.model.flag("includeMatchesInOutput", default=True):
@@ -79,13 +128,12 @@ class Joiner(BaseNode):
         if self.model.flag("includeRightUnmatchedInOutput"):
             parts.append(_unmatched(right, joined, _ROW_RIGHT))
         rows = pl.concat(parts, how="diagonal") if parts else joined.clear()
-        return {1: _gather(rows, left, right, names)}
+        return {1: _gather(rows, left, right, columns)}
 
     def _pairs(self, left: pl.DataFrame, right: pl.DataFrame) -> list[tuple[str, str]]:
         pairs = []
-        for criterion in self.model.config("matchingCriteria").configs():
-            (a,) = need(left, [criterion.config("leftTableColumnV2").text("regularChoice")])
-            (b,) = need(right, [criterion.config("rightTableColumnV2").text("regularChoice")])
+        for criterion in self._criteria():
+            (a,), (b,) = need(left, criterion[:1]), need(right, criterion[1:])
             if left.schema[a] != right.schema[b]:
                 msg = (
                     f"column {a!r} ({left.schema[a]}) can't be joined with {b!r} "
@@ -95,32 +143,47 @@ class Joiner(BaseNode):
             pairs.append((a, b))
         return pairs
 
-    def _names(
+    def _columns(
         self, left: pl.DataFrame, right: pl.DataFrame, pairs: list[tuple[str, str]]
-    ) -> list[tuple[str, str | None, str | None]]:
-        """Output columns: a name, the left column and the right column that fill it."""
-        chosen = dynamic_columns(self.model.config("leftColumnSelectionConfigV2"), left)
-        others = dynamic_columns(self.model.config("rightColumnSelectionConfigV2"), right)
-        merge = self.model.flag("mergeJoinColumns")
-        partner = dict(pairs) if merge else {}
-        merged = set(partner.values())
-        names: list[tuple[str, str | None, str | None]] = [
-            (name, name, partner.get(name)) for name in chosen
-        ]
-        taken = {name for name, _, _ in names}
-        fail = self.model.text("duplicateHandling") == "DO_NOT_EXECUTE"
+    ) -> list[_Output]:
+        """The output columns, left before right.
+
+        Merged, a left join column takes in all its partners: it is there when it or one of
+        them is chosen, and is called `left=right` unless a partner has its name.
+        """
+        chosen, others = self._chosen("left", left), self._chosen("right", right)
+        partners: dict[str, list[str]] = {}
+        if self.model.flag("mergeJoinColumns"):
+            for a, b in pairs:
+                partners.setdefault(a, []).append(b)
+        merged = {name for names in partners.values() for name in names}
+        columns: list[_Output] = []
+        for name in left.columns:
+            rights = partners.get(name, [])
+            if name in chosen or not set(rights).isdisjoint(others):
+                new = name if name in rights else "=".join([name, *rights])
+                columns.append(_Output(self._free(new, columns), name, rights))
         for name in others:
-            if name in merged:
-                continue
-            new = name
-            if name in taken:
-                if fail:
-                    msg = f"both tables have a column {name!r}"
-                    raise ConfigurationError(msg)
-                new = unique_name(f"{name}{self.model.text('suffix', ' (Right)')}", taken)
-            taken.add(new)
-            names.append((new, None, name))
-        return names
+            if name not in merged:
+                columns.append(_Output(self._free(name, columns), None, [name]))
+        return columns
+
+    def _free(self, name: str, columns: list[_Output]) -> str:
+        """The name, with the suffix as often as it takes to be no other column's."""
+        taken = {column.name for column in columns}
+        if name in taken and self.model.text("duplicateHandling") == "DO_NOT_EXECUTE":
+            msg = f"both tables have a column {name!r}"
+            raise ConfigurationError(msg)
+        while name in taken:
+            name += self._suffix()
+        return name
+
+
+def _criterion_column(criterion: Config, side: str) -> str:
+    newest = criterion.config(f"{side}TableColumnV2")
+    if newest.text("specialChoice_Internals"):
+        return "<row-keys>"
+    return newest.text("regularChoice") or criterion.text(f"{side}TableColumn")
 
 
 def _matches(left: pl.DataFrame, right: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
@@ -141,27 +204,25 @@ def _unmatched(frame: pl.DataFrame, joined: pl.DataFrame, row: str) -> pl.DataFr
 
 
 def _gather(
-    rows: pl.DataFrame,
-    left: pl.DataFrame,
-    right: pl.DataFrame,
-    names: list[tuple[str, str | None, str | None]],
+    rows: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame, columns: list[_Output]
 ) -> pl.DataFrame:
-    columns = []
-    for name, a, b in names:
-        cells = [
-            frame[column].gather(rows[row])
-            for frame, column, row in ((left, a, _ROW_LEFT), (right, b, _ROW_RIGHT))
-            if column is not None and row in rows.columns
-        ]
-        if not cells:
-            source = left.schema[a] if a is not None else right.schema[str(b)]
-            columns.append(pl.Series(name, [None] * rows.height, dtype=source))
-            continue
-        column = (
-            cells[0] if len(cells) == 1 else cells[0].zip_with(cells[0].is_not_null(), cells[1])
-        )
-        columns.append(column.alias(name))
-    return pl.DataFrame(columns)
+    return pl.DataFrame([_cells(rows, left, right, column) for column in columns])
+
+
+def _cells(
+    rows: pl.DataFrame, left: pl.DataFrame, right: pl.DataFrame, column: _Output
+) -> pl.Series:
+    """The left cell, and where there is none what all the right ones agree on."""
+    source = right[column.right[0]] if column.left is None else left[column.left]
+    cells = pl.Series([None] * rows.height, dtype=source.dtype)
+    if column.right and _ROW_RIGHT in rows.columns:
+        cells, *more = (right[name].gather(rows[_ROW_RIGHT]) for name in column.right)
+        for other in more:
+            cells = cells.set(cells.ne_missing(other), None)
+    if column.left is not None and _ROW_LEFT in rows.columns:
+        own = left[column.left].gather(rows[_ROW_LEFT])
+        cells = own.zip_with(own.is_not_null(), cells) if column.right else own
+    return cells.alias(column.name)
 
 
 @register("org.knime.base.node.preproc.append.row.AppendedRowsNodeFactory")

@@ -1,56 +1,23 @@
 """Nodes that compute a column from expressions: Math Formula, Rule Engine, String Manipulation.
 
-What an expression lacks is found before anything runs: it is compiled once against columns of
-the types that it could have.
+What an expression lacks is found before anything runs: it is compiled without a schema first.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
-from bentley.domain.errors import ConfigurationError
-from bentley.knime import overrides
 from bentley.knime.expressions import jep, rules, strings
 from bentley.knime.nodes.base import BaseNode, Context, Port, put_column, register, table
 
 _INT = (-(2**31), 2**31 - 1)
-_CELL = re.compile(r"(?<!\$)\$(?!\$)([^$]+)\$(?!\$)")
-_NUMBERS = (pl.Float64(),)
-_TEXT_OR_NUMBER = (pl.String(), pl.Int32(), pl.Float64())
 _RETURNED: Mapping[str, pl.DataType] = {
     "java.lang.String": pl.String(),
     "java.lang.Integer": pl.Int32(),
     "java.lang.Double": pl.Float64(),
 }
-_ANY = (pl.Float64(), pl.String(), pl.Boolean())
-_MOST_COLUMNS = 4
-"""Beyond so many columns the types can't all be tried, and the expression is left to the run."""
-
-
-def expression_lacks(
-    expression: str,
-    compiler: Callable[[pl.Schema, Mapping[str, object]], object],
-    types: Sequence[pl.DataType],
-) -> Iterable[str]:
-    """The compiler's complaint, where it complains whatever types the columns have."""
-    names = list(dict.fromkeys(_CELL.findall(expression)))
-    if len(types) > 1 and len(names) > _MOST_COLUMNS:
-        return
-    stand_ins: dict[str, object] = dict.fromkeys(overrides.placeholders(expression), "1")
-    complaint = ""
-    for chosen in itertools.product(types, repeat=len(names)):
-        for variables in (stand_ins, dict.fromkeys(stand_ins, 1), dict.fromkeys(stand_ins, 1.0)):
-            try:
-                compiler(pl.Schema(zip(names, chosen, strict=True)), variables)
-            except ConfigurationError as error:
-                complaint = complaint or str(error)
-            else:
-                return
-    yield complaint
 
 
 @register("org.knime.ext.jep.JEPNodeFactory")
@@ -67,13 +34,9 @@ class MathFormula(BaseNode):
         """A formula that is empty, or uses what the compiler doesn't know."""
         expression = self.model.text("expression")
         if not expression.strip():
-            yield "setting 'expression' is empty"
-            return
-        yield from expression_lacks(
-            expression,
-            lambda schema, given: jep.compile_formula(expression, schema, given),
-            _NUMBERS,
-        )
+            return ["setting 'expression' is empty"]
+        jep.compile_formula(expression)
+        return ()
 
     def table(self, frame: pl.DataFrame, context: Context) -> pl.DataFrame:
         """The table with the computed column."""
@@ -106,10 +69,8 @@ class RuleEngine(BaseNode):
 
     def lacks(self) -> Iterable[str]:
         """Rules that use what the compiler doesn't know."""
-        texts = self.model.texts("rules")
-        return expression_lacks(
-            "\n".join(texts), lambda schema, given: rules.compile_rules(texts, schema, given), _ANY
-        )
+        rules.compile_rules(self.model.texts("rules"))
+        return ()
 
     def table(self, frame: pl.DataFrame, context: Context) -> pl.DataFrame:
         """The table with the rules' column."""
@@ -127,10 +88,8 @@ class RuleBasedRowFilter(BaseNode):
 
     def lacks(self) -> Iterable[str]:
         """Rules that use what the compiler doesn't know."""
-        texts = self.model.texts("rules")
-        return expression_lacks(
-            "\n".join(texts), lambda schema, given: rules.compile_filter(texts, schema, given), _ANY
-        )
+        rules.compile_filter(self.model.texts("rules"))
+        return ()
 
     def run(self, inputs: Mapping[int, Port], context: Context) -> dict[int, Port]:
         """The rows kept on port 1."""
@@ -160,12 +119,7 @@ class StringManipulation(BaseNode):
         """Java's null for missing cells, and functions that the compiler doesn't know."""
         yield from self.allow("insert_missing_as_null", False)
         yield from self.allow("return_type", *_RETURNED)
-        expression = self.model.text("expression")
-        yield from expression_lacks(
-            expression,
-            lambda schema, given: strings.compile_manipulation(expression, schema, given),
-            _TEXT_OR_NUMBER,
-        )
+        strings.compile_manipulation(self.model.text("expression"))
 
     def table(self, frame: pl.DataFrame, context: Context) -> pl.DataFrame:
         """The table with the text."""

@@ -11,13 +11,19 @@ from bentley.knime.expressions.text import java_number
 from bentley.knime.nodes.base import KNIME_TYPES, BaseNode, Context, need, register, unique_name
 from bentley.knime.nodes.filters import filter_columns, filter_lacks
 
-_NUMBER = r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?[dDfF]?$"
-_WHOLE = r"^[+-]?\d+$"
+_DOUBLE = r"^[+-]?(?:NaN|Infinity|([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[dDfF]?)$"
+_WHOLE = r"^[+-]?[0-9]+$"
+_TRIMMED = "".join(map(chr, range(33)))
+"""What Java's String.trim takes off, and with it Double.parseDouble; Integer.parseInt doesn't."""
 
 
 @register("org.knime.base.node.preproc.colconvert.stringtonumber2.StringToNumber2NodeFactory")
 class StringToNumber(BaseNode):
-    """Parses text columns; a cell that is no number becomes missing, or fails where so set."""
+    """Parses text columns; a cell that is no number becomes missing, or fails where so set.
+
+    Numbers are written as Java's parseDouble, parseInt and parseLong take them (without the
+    hexadecimal form); `generic_parse` lets a double end in d or f. A blank cell is missing.
+    """
 
     keys = frozenset(
         {
@@ -33,7 +39,6 @@ class StringToNumber(BaseNode):
     def lacks(self) -> Iterable[str]:
         """Types other than integer, long and double."""
         yield from filter_lacks(self.model.config("include"))
-        yield from self.allow("generic_parse", False)
         kind = self.model.config("parse_type").text("cell_class")
         if kind not in KNIME_TYPES or not KNIME_TYPES[kind].is_numeric():
             yield f"setting 'parse_type/cell_class' = {kind!r} is not supported"
@@ -50,20 +55,27 @@ class StringToNumber(BaseNode):
 
     def _parse(self, name: str) -> pl.Expr:
         dtype = KNIME_TYPES[self.model.config("parse_type").text("cell_class")]
-        text = pl.col(name).str.strip_chars()
+        text = pl.col(name)
         thousands = self.model.text("thousands_separator")
         if thousands:
             text = text.str.replace_all(thousands, "", literal=True)
         decimal = self.model.text("decimal_separator", ".")
-        if decimal and decimal != ".":
-            text = text.str.replace(decimal, ".", literal=True)
-        legal = text.str.contains(_NUMBER if dtype.is_float() else _WHOLE)
+        legal = pl.lit(value=True)
+        if decimal != ".":
+            legal = ~text.str.contains(".", literal=True)
+            text = text.str.replace_all(decimal, ".", literal=True) if decimal else text
+        if not self.model.flag("generic_parse", default=True):
+            legal &= ~text.str.contains("[dDfF]$")
+        if dtype.is_float():
+            text = text.str.strip_chars(_TRIMMED)
+        legal &= text.str.contains(_DOUBLE if dtype.is_float() else _WHOLE)
         digits = text.str.strip_chars_end("dDfF").str.strip_chars_start("+")
         return pl.when(legal).then(digits).cast(dtype, strict=False).alias(name)
 
     def _refuse(self, frame: pl.DataFrame, parsed: pl.DataFrame) -> None:
         for column in parsed.get_columns():
-            lost = column.is_null() & frame[column.name].is_not_null()
+            blank = frame[column.name].str.strip_chars(_TRIMMED).str.len_bytes() == 0
+            lost = column.is_null() & ~blank
             if lost.any():
                 value = frame[column.name].filter(lost)[0]
                 msg = f"column {column.name!r} holds {value!r}, which is no {column.dtype}"

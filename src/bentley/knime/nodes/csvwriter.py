@@ -11,7 +11,7 @@ import polars as pl
 from bentley.domain.errors import ConfigurationError
 from bentley.knime.expressions.text import java_number
 from bentley.knime.nodes.base import BaseNode, Context, Port, register, table
-from bentley.knime.nodes.paths import chosen_path, path_lacks
+from bentley.knime.nodes.paths import bundled, chosen_path, path_lacks
 from bentley.knime.xmlconfig import Config
 
 _QUOTE_MODES = frozenset({"STRINGS_ONLY", "IF_NEEDED", "ALWAYS", "NEVER"})
@@ -21,7 +21,30 @@ _QUOTE_MODES = frozenset({"STRINGS_ONLY", "IF_NEEDED", "ALWAYS", "NEVER"})
 class CSVWriter(BaseNode):
     """Writes one CSV file, numbers as Java prints them unless trailing zeros are cut."""
 
-    keys = frozenset({"settings", "advanced_settings", "comment_header_settings", "encoding"})
+    keys = frozenset(
+        {
+            "settings/file_chooser_settings/path",
+            "settings/file_chooser_settings/create_missing_folders",
+            "settings/file_chooser_settings/if_path_exists",
+            "settings/file_chooser_settings/filter_mode",
+            "settings/column_delimiter",
+            "settings/row_delimiter",
+            "settings/quote_char",
+            "settings/quote_escape_char",
+            "settings/write_column_header",
+            "settings/skip_column_header_on_append",
+            "settings/write_row_header",
+            "advanced_settings/missing_value_pattern",
+            "advanced_settings/compress_with_gzip",
+            "advanced_settings/quote_mode",
+            "advanced_settings/separator_replacement",
+            "advanced_settings/decimal_separator",
+            "advanced_settings/use_scientific_format",
+            "advanced_settings/keep_trailing_zero_in_decimals",
+            "comment_header_settings",
+            "encoding/character_set",
+        }
+    )
 
     def lacks(self) -> Iterable[str]:
         """Compression, comments, appending, and what would change the text of cells."""
@@ -58,6 +81,9 @@ class CSVWriter(BaseNode):
         settings, advanced = self.model.config("settings"), self.model.config("advanced_settings")
         chooser = settings.config("file_chooser_settings")
         path = chosen_path(chooser, context.folder)
+        if bundled(path, context.folder) is not None:
+            msg = f"{path} lies in the workflow's archive, which is never written; unpack it"
+            raise ConfigurationError(msg)
         if path.exists() and chooser.text("if_path_exists", "fail") == "fail":
             msg = f"{path} exists, and the node is set to fail then"
             raise ConfigurationError(msg)

@@ -10,11 +10,21 @@ import polars as pl
 from bentley.domain.errors import ConfigurationError
 from bentley.knime import dbio, overrides
 from bentley.knime.nodes.base import BaseNode, Context, Database, Port, database, register, table
-from bentley.knime.nodes.filters import dynamic_columns, dynamic_filter_lacks
+from bentley.knime.nodes.filters import dynamic_columns, dynamic_filter_keys, dynamic_filter_lacks
 
 _MYSQL_PORT = 3306
 _CONNECTOR_KEYS = frozenset(
-    {"authentication", "session_info", "external_to_knime_mapping", "knime_to_external_mapping"}
+    {
+        "authentication",
+        "session_info/version",
+        "session_info/db_type",
+        "session_info/db_dialect",
+        "session_info/db_driver",
+        "session_info/db_url",
+        "session_info/attributes",
+        "external_to_knime_mapping",
+        "knime_to_external_mapping",
+    }
 )
 
 
@@ -27,7 +37,7 @@ class DBConnector(BaseNode):
 
     def lacks(self) -> Iterable[str]:
         """A credential kept in KNIME's own store can't be read here."""
-        return _authentication_lacks(self)
+        return _connector_lacks(self)
 
     def address(self) -> str:
         """The JDBC address."""
@@ -48,11 +58,11 @@ class DBConnector(BaseNode):
 class SQLiteConnector(DBConnector):
     """Hands on a SQLite file: `sqlite-connection/path`, or a `db_url` as in the generic node."""
 
-    keys = _CONNECTOR_KEYS | {"sqlite-connection"}
+    keys = _CONNECTOR_KEYS | {"sqlite-connection/path", "sqlite-connection/inMemory"}
 
     def lacks(self) -> Iterable[str]:
         """Only files: what lives in KNIME's memory can't be shared with it."""
-        yield from _authentication_lacks(self)
+        yield from _connector_lacks(self)
         yield from self.sub_allow("sqlite-connection", "inMemory", False)
 
     def sub_allow(self, key: str, name: str, *supported: object) -> Iterable[str]:
@@ -72,7 +82,11 @@ class SQLiteConnector(DBConnector):
 class MySQLConnector(DBConnector):
     """Hands on a MySQL or MariaDB server: `mysql-connection/{host,port,database_name}`."""
 
-    keys = _CONNECTOR_KEYS | {"mysql-connection"}
+    keys = _CONNECTOR_KEYS | {
+        "mysql-connection/host",
+        "mysql-connection/port",
+        "mysql-connection/database_name",
+    }
 
     def address(self) -> str:
         """The JDBC address; the user's name stands in it, a saved password can't be read."""
@@ -85,7 +99,9 @@ class MySQLConnector(DBConnector):
         return f"jdbc:mysql://{host}:{config.integer('port', _MYSQL_PORT)}/{name}{query}"
 
 
-def _authentication_lacks(node: BaseNode) -> Iterable[str]:
+def _connector_lacks(node: BaseNode) -> Iterable[str]:
+    for name in node.model.config("session_info").config("attributes"):
+        yield f"setting 'session_info/attributes/{name}' is not supported"
     authentication = node.model.config("authentication")
     kind = authentication.text("selectedType", "NONE")
     if kind not in {"NONE", "USER_PWD", "USER", "CREDENTIALS", ""}:
@@ -126,16 +142,17 @@ class DBQueryReader(BaseNode):
 class DBWriter(BaseNode):
     """Appends the rows of port 1 to a table of the database on port 2, all or none of them."""
 
-    keys = frozenset(
+    keys = dynamic_filter_keys("setDataColumns") | frozenset(
         {
-            "tableSelection",
+            "tableSelection/catalogName",
+            "tableSelection/schemaName",
+            "tableSelection/tableName",
             "actionOnDBError",
             "actionOnTableExisting",
             "batchSize",
             "allowSetColumns",
             "allowWhereColumns",
             "whereDataColumns",
-            "setDataColumns",
             "appendStatus",
             "statusColumn",
             "appendError",

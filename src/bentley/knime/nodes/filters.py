@@ -7,7 +7,7 @@ The older form lists `included_names` and `excluded_names` (or a pattern, or typ
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
@@ -15,6 +15,53 @@ from bentley.domain.errors import ConfigurationError
 from bentley.knime.expressions import text
 from bentley.knime.nodes.base import need, unsupported
 from bentley.knime.xmlconfig import Config
+
+_FILTER = (
+    "filter-type",
+    "included_names",
+    "excluded_names",
+    "enforce_option",
+    "name_pattern/pattern",
+    "name_pattern/type",
+    "name_pattern/caseSensitive",
+    "name_pattern/excludeMatching",
+    "datatype",
+)
+_DYNAMIC_FILTER = (
+    "mode",
+    "manualFilter/manuallySelected",
+    "manualFilter/manuallyDeselected",
+    "manualFilter/includeUnknownColumns",
+    "patternFilter/pattern",
+    "patternFilter/isCaseSensitive",
+    "patternFilter/isInverted",
+    "typeFilter",
+)
+_SPECIAL: Mapping[str, str] = {"<row-keys>": "ROW_ID", "<row-numbers>": "ROW_NUMBERS"}
+
+
+def filter_keys(at: str) -> frozenset[str]:
+    """The settings of a column filter in the older form, for a node's `keys`."""
+    return frozenset(f"{at}/{key}" for key in _FILTER)
+
+
+def dynamic_filter_keys(at: str) -> frozenset[str]:
+    """The settings of a column filter in the newer form, for a node's `keys`."""
+    return frozenset(f"{at}/{key}" for key in _DYNAMIC_FILTER)
+
+
+def chosen_column(criterion: Config) -> str:
+    """The column that a criterion names: in `columnV2`, or in `column` up to KNIME 5.4."""
+    choice = criterion.config("columnV2")
+    return choice.text("regularChoice") or criterion.config("column").text("selected")
+
+
+def chosen_special(criterion: Config) -> str:
+    """What a criterion takes instead of a column; up to KNIME 5.4 as if it were one's name."""
+    choice = criterion.config("columnV2")
+    if choice.children:
+        return choice.text("specialChoice_Internals") or choice.text("specialChoice")
+    return _SPECIAL.get(chosen_column(criterion), "")
 
 
 def filter_lacks(config: Config) -> Iterable[str]:

@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from zipfile import ZipFile
 
 from bentley.domain.errors import ConfigurationError
 from bentley.knime.xmlconfig import Config
 
 
 def chosen_path(chooser: Config, folder: Path) -> Path:
-    """The file that a file chooser names, relative ones from the workflow's folder."""
+    """The file that a file chooser names, relative ones from the workflow's folder.
+
+    An archive counts as unpacked where it lies, so that `../in.csv` in `/x/flow.knwf` with the
+    workflow `flow` is `/x/in.csv`, as it is for the folder `/x/flow`.
+    """
     location = chooser.config("path")
     kind = location.text("file_system_type", "LOCAL")
     path = location.text("path")
     if not path:
         msg = f"setting '{chooser.path}/path' is empty"
         raise ConfigurationError(msg)
-    if kind == "RELATIVE":
-        return _base(chooser, folder) / path
     if kind == "CUSTOM_URL":
         return Path(unquote(urlsplit(path).path))
-    return Path(path).expanduser() if Path(path).is_absolute() else folder / path
+    archive = _archive(folder)
+    base = archive.with_name(folder.name) if archive else folder
+    if kind == "RELATIVE" and location.text("file_system_specifier") == "knime.workflow.data":
+        base /= "data"
+    return Path(os.path.normpath(base / path))
+
+
+def bundled(path: Path, folder: Path) -> bytes | None:
+    """The content of a file that an archived workflow brings along; None where it has no such."""
+    archive = _archive(folder)
+    if archive is None or not path.is_relative_to(archive.with_name(folder.name)):
+        return None
+    member = path.relative_to(archive.parent).as_posix()
+    with ZipFile(archive) as files:
+        return files.read(member) if member in files.namelist() else None
+
+
+def _archive(folder: Path) -> Path | None:
+    """The archive that holds the workflow's folder, if any: `/x/flow.knwf` of `/x/flow.knwf/flow`."""
+    return folder.parent if folder.parent.is_file() else None
 
 
 def path_lacks(chooser: Config) -> Iterable[str]:
@@ -39,8 +62,3 @@ def path_lacks(chooser: Config) -> Iterable[str]:
     mode = chooser.config("filter_mode").text("filter_mode", "FILE")
     if mode != "FILE":
         yield f"setting '{chooser.path}/filter_mode' = {mode!r} is not supported"
-
-
-def _base(chooser: Config, folder: Path) -> Path:
-    where = chooser.config("path").text("file_system_specifier")
-    return folder / "data" if where == "knime.workflow.data" else folder

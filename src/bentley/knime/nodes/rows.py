@@ -11,12 +11,13 @@ import polars as pl
 from bentley.domain.errors import ConfigurationError
 from bentley.knime.expressions import text
 from bentley.knime.nodes.base import KNIME_TYPES, BaseNode, Context, need, register, unsupported
+from bentley.knime.nodes.filters import chosen_column, chosen_special
 from bentley.knime.xmlconfig import Config, Value
 
 _COMPARE: Mapping[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     "EQ": lambda cell, value: cell == value,
-    "NEQ": lambda cell, value: (cell != value).fill_null(True),
-    "NEQ_MISS": lambda cell, value: cell != value,
+    "NEQ": lambda cell, value: cell != value,
+    "NEQ_MISS": lambda cell, value: (cell != value).fill_null(True),
     "LT": lambda cell, value: cell < value,
     "LTE": lambda cell, value: cell <= value,
     "GT": lambda cell, value: cell > value,
@@ -31,14 +32,28 @@ _UNARY: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {
 _PATTERNS = frozenset({"REGEX", "WILDCARD"})
 _FIRST_LAST = frozenset({"FIRST_N_ROWS", "LAST_N_ROWS"})
 _ROW_NUMBERS = "ROW_NUMBERS"
+_OLD_NUMBERS = "RowNumber_RowFilter"
 _ROW = pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
 
 
 @register("org.knime.base.node.preproc.filter.row3.RowFilterNodeFactory")
 class RowFilter(BaseNode):
-    """Keeps the rows that match all (or any) of the predicates; a missing cell matches `NEQ` alone."""
+    """Keeps the rows that match all (or any) of the predicates; a missing cell matches `NEQ_MISS` alone."""
 
-    keys = frozenset({"matchCriteria", "predicates", "domains", "outputMode"})
+    keys = frozenset(
+        {
+            "matchCriteria",
+            "predicates/*/column",
+            "predicates/*/columnV2",
+            "predicates/*/operator",
+            "predicates/*/predicateValues/inputKind",
+            "predicates/*/predicateValues/values/*/typeIdentifier",
+            "predicates/*/predicateValues/values/*/value",
+            "predicates/*/predicateValues/values/*/stringCaseMatching/caseMatching",
+            "domains",
+            "outputMode",
+        }
+    )
 
     def lacks(self) -> Iterable[str]:
         """Row IDs, and operators that came after KNIME 5.8."""
@@ -52,12 +67,22 @@ class RowFilter(BaseNode):
 
     def _predicate_lacks(self, predicate: Config) -> Iterable[str]:
         operator = predicate.text("operator")
-        special = _special(predicate)
+        special = chosen_special(predicate)
         if special not in {"", _ROW_NUMBERS}:
             yield f"filter on {special} in {predicate.path!r} is not supported: no row IDs here"
-        if operator not in {*_COMPARE, *_UNARY, *_PATTERNS, *_FIRST_LAST}:
+        if operator not in (
+            {*_COMPARE, *_FIRST_LAST}
+            if special == _ROW_NUMBERS
+            else {*_COMPARE, *_UNARY, *_PATTERNS}
+        ):
             yield unsupported(predicate, "operator")
         elif operator not in _UNARY:
+            values = predicate.config("predicateValues")
+            if (
+                values.text("inputKind", "SINGLE") != "SINGLE"
+                or len(values.config("values").children) > 1
+            ):
+                yield f"several reference values in {predicate.path!r} are not supported"
             value = _reference(predicate)
             kind = value.config("typeIdentifier").text("cell_class")
             if kind not in KNIME_TYPES:
@@ -77,26 +102,15 @@ class RowFilter(BaseNode):
         return frame.filter(matches)
 
 
-def _column(predicate: Config) -> str:
-    return predicate.config("columnV2").text("regularChoice") or predicate.config("column").text(
-        "selected"
-    )
-
-
-def _special(predicate: Config) -> str:
-    choice = predicate.config("columnV2")
-    return choice.text("specialChoice_Internals") or choice.text("specialChoice")
-
-
 def _reference(predicate: Config) -> Config:
     return predicate.config("predicateValues").config("values").config("0")
 
 
 def _term(predicate: Config, frame: pl.DataFrame) -> pl.Expr:
     operator = predicate.text("operator")
-    if _special(predicate) == _ROW_NUMBERS:
+    if chosen_special(predicate) == _ROW_NUMBERS:
         return _row_number(operator, predicate)
-    (name,) = need(frame, [_column(predicate)])
+    (name,) = need(frame, [chosen_column(predicate)])
     cell, dtype = pl.col(name), frame.schema[name]
     if operator in _UNARY:
         if operator in {"IS_TRUE", "IS_FALSE"} and dtype != pl.Boolean:
@@ -123,10 +137,7 @@ def _row_number(operator: str, predicate: Config) -> pl.Expr:
         return number >= _ROW
     if operator == "LAST_N_ROWS":
         return pl.len() - number < _ROW
-    if operator in _COMPARE:
-        return _COMPARE[operator](_ROW, number)
-    msg = f"operator {operator} can't be used on row numbers"
-    raise ConfigurationError(msg)
+    return _COMPARE[operator](_ROW, number)
 
 
 def _case_sensitive(reference: Config) -> bool:
@@ -149,7 +160,24 @@ def _pattern(
 class OldRowFilter(BaseNode):
     """Row Filter up to KNIME 4.7 and in older workflows: one criterion under `rowFilter`."""
 
-    keys = frozenset({"rowFilter"})
+    keys = frozenset(
+        f"rowFilter/{key}"
+        for key in (
+            "RowFilter_TypeID",
+            "include",
+            "deepFiltering",
+            "ColumnName",
+            "Pattern",
+            "CaseSensitive",
+            "hasWildCards",
+            "isRegExpr",
+            "lowerBound",
+            "upperBound",
+            "RowRangeStart",
+            "RowRangeEnd",
+            "RowRangeInclude",
+        )
+    )
 
     def lacks(self) -> Iterable[str]:
         """Criteria on row IDs, and collections."""
@@ -165,7 +193,9 @@ class OldRowFilter(BaseNode):
         del context
         rule = self.model.config("rowFilter")
         matches = _OLD_KINDS[rule.text("RowFilter_TypeID")](rule, frame).fill_null(False)
-        return frame.filter(matches if rule.flag("include", default=True) else ~matches)
+        numbered = rule.text("RowFilter_TypeID") == _OLD_NUMBERS
+        include = rule.flag("RowRangeInclude" if numbered else "include", default=True)
+        return frame.filter(matches if include else ~matches)
 
 
 def _old_cell(rule: Config, frame: pl.DataFrame) -> tuple[pl.Expr, pl.DataType]:
@@ -225,5 +255,5 @@ _OLD_KINDS: Mapping[str, Callable[[Config, pl.DataFrame], pl.Expr]] = {
     "StringComp_RowFilter": _old_pattern,
     "RangeVal_RowFilter": _old_range,
     "MissingVal_RowFilter": _old_missing,
-    "RowNumber_RowFilter": _old_numbers,
+    _OLD_NUMBERS: _old_numbers,
 }

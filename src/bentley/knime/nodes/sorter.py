@@ -8,6 +8,7 @@ from typing import NamedTuple
 import polars as pl
 
 from bentley.knime.nodes.base import BaseNode, Context, need, register
+from bentley.knime.nodes.filters import chosen_column, chosen_special
 from bentley.knime.xmlconfig import Config
 
 _NATURAL_WIDTH = 24
@@ -27,7 +28,10 @@ class Sorter(BaseNode):
 
     keys = frozenset(
         {
-            "sortingCriteria",
+            "sortingCriteria/*/column",
+            "sortingCriteria/*/columnV2",
+            "sortingCriteria/*/sortingOrder",
+            "sortingCriteria/*/stringComparison",
             "missingToEnd",
             "sortinmemory",
             "incllist",
@@ -39,7 +43,7 @@ class Sorter(BaseNode):
     def lacks(self) -> Iterable[str]:
         """Sorting by row ID."""
         for criterion in self.model.config("sortingCriteria").configs():
-            special = criterion.config("columnV2").text("specialChoice_Internals")
+            special = chosen_special(criterion)
             if special:
                 yield f"sorting by {special} in {criterion.path!r} is not supported: no row IDs here"
         if "-ROWKEY -" in self.model.texts("incllist"):
@@ -58,8 +62,7 @@ def sort_keys(model: Config) -> list[Key]:
     if "sortingCriteria" in model:
         return [
             Key(
-                criterion.config("columnV2").text("regularChoice")
-                or criterion.config("column").text("selected"),
+                chosen_column(criterion),
                 criterion.text("sortingOrder", "ASCENDING") == "DESCENDING",
                 criterion.text("stringComparison", "NATURAL") == "NATURAL",
             )

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from bentley.domain import intervals
 from bentley.services.exchange import answers
 from bentley.services.exchange.market import DEFAULT_LIMIT, MAX_LIMIT
 
@@ -20,6 +21,8 @@ _SYMBOL_RANGE = r"^[\w\-._&&[^a-z]]{1,50}$"
 _SYMBOLS_RANGE = r'^\[("[\w\-._&&[^a-z]]{1,50}"(,"[\w\-._&&[^a-z]]{1,50}"){0,}){0,1}\]$'
 _LONG_RANGE = "^[0-9]{1,20}$"
 _MAX_LONG = 2**63 - 1
+_ZONE = re.compile(r"([+-]?)([0-9]{1,2})(?::([0-5][0-9]))?", re.ASCII)
+_WEST, _EAST = -12 * 60, 14 * 60
 _STATUSES = ("TRADING", "HALT", "BREAK")
 
 
@@ -99,10 +102,12 @@ def read(query: bytes, known: Sequence[Known]) -> dict[str, str]:
 def klines(query: bytes) -> KlinesQuery:
     """Read a request for klines; a limit above the maximum is cut to it, as Binance does.
 
-    Other time zones than 0 (UTC) are not served and answered with -1130.
+    A time zone shifts the grid of the intervals, and nothing else. One in which the grid stays
+    as it is recorded is served; any other is answered with -1130, as is one that is none.
     """
     values = read(query, KLINES)
-    if values.get("timeZone", "0") != "0":
+    step = intervals.MILLIS.get(values["interval"], 1)
+    if _offset(values.get("timeZone", "0")) % step:
         raise answers.bad_data(name="timeZone")
     start = _long(values, "startTime")
     end = _long(values, "endTime")
@@ -142,6 +147,18 @@ def exchange_info(query: bytes) -> InfoQuery:
 def none(query: bytes) -> None:
     """Refuse any parameter, for endpoints that take none."""
     read(query, ())
+
+
+def _offset(zone: str) -> int:
+    """Read `8`, `-1:00` or `05:45` as milliseconds; Binance takes -12:00 to +14:00."""
+    match = _ZONE.fullmatch(zone)
+    if match is None:
+        raise answers.bad_data(name="timeZone")
+    minutes = int(match[2]) * 60 + int(match[3] or 0)
+    minutes = -minutes if match[1] == "-" else minutes
+    if not _WEST <= minutes <= _EAST:
+        raise answers.bad_data(name="timeZone")
+    return minutes * 60_000
 
 
 def _long(values: dict[str, str], name: str) -> int | None:

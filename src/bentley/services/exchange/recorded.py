@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -119,6 +120,21 @@ class RecordedMarket:
             msg = f"{self.folder} holds no klines of {symbols or 'any symbol'} at {intervals}"
             raise ConfigurationError(msg)
         return max(int(self._table(*key).close_times.max()) for key in chosen)
+
+    def first_open(self, symbols: Collection[str], intervals: Sequence[str]) -> int:
+        """The first open time recorded of the named, in UTC milliseconds."""
+        return min(
+            int(self._table(*key).open_times[0])
+            for key in self._files
+            if key[0] in symbols and key[1] in intervals
+        )
+
+    def fingerprint(self, symbol: str, interval: str, rows: int | None = None) -> tuple[int, str]:
+        """The number of all rows, or of the first `rows` if there are so many, and their digest."""
+        table = self._table(symbol, interval)
+        count = len(table.starts) if rows is None else min(rows, len(table.starts))
+        text = table.data[table.starts[0] : table.ends[count - 1]]
+        return count, blake2b(text, digest_size=16).hexdigest()
 
     def _forming(self, symbol: str, interval: str, row: Row, now: int) -> Row | None:
         step = grid.millis(interval)

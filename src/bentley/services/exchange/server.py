@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from threading import Thread
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 import uvicorn
@@ -26,6 +27,7 @@ SERVER = "bentley-replay-exchange"
 _START_SECONDS = 20
 _GRACE_SECONDS = 1
 _IDLE_SECONDS = 75
+_LAST_PORT = 65535
 
 _Base: Any = AutoHTTPProtocol
 
@@ -66,10 +68,28 @@ def serve(
         exchange = Exchange(market, start_clock(market, now), weight_limit=weight_limit)
         server = _server(exchange)
         listener.listen()
-        if started is not None:
-            started(_url(listener))
-        with suppress(KeyboardInterrupt):
+        with _ending(server):
+            if started is not None:
+                started(_url(listener))
             server.run(sockets=[listener])
+
+
+@contextmanager
+def _ending(server: uvicorn.Server) -> Iterator[None]:
+    """End the server in good order by a signal that comes before its loop runs, as by a later one.
+
+    uvicorn gives each signal that it has seen to the handler before its own: to this one.
+    """
+
+    def end(_signum: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    former = {signum: signal.signal(signum, end) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in former.items():
+            signal.signal(signum, handler)
 
 
 class ExchangeServer:
@@ -181,11 +201,14 @@ class ExchangeServer:
 
 
 def _listen(port: int) -> socket.socket:
+    if not 0 <= port <= _LAST_PORT:
+        msg = f"{port} is no port: choose one from 1 to {_LAST_PORT}, or 0 for any that is free"
+        raise ConfigurationError(msg)
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
         msg = (
             f"port {port} on {HOST} cannot be taken ({error}); end the process that holds it, "
