@@ -70,18 +70,18 @@ def track(
         started = ledger.now_ms()
         job = _Job(settings, warehouse, tuple(pipeline_runs), dag_run, dict(links or {}))
         logged: list[int] = []
-        failures: list[Exception] = []
+        failure: Exception | None = None
         for batch in waiting:
             try:
                 logged.append(job.log(batch))
             except Exception as error:  # noqa: BLE001 - the first is raised below
-                failures.append(error)
+                failure = failure or error
                 if not job.goes_on():
                     break
             if progress is not None:
                 progress(len(logged))
-        if failures:
-            raise failures[0]
+        if failure is not None:
+            raise failure
         return _report(
             settings, warehouse, logged, dag_run, seconds=(ledger.now_ms() - started) / 1000
         )

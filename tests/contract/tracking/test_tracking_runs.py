@@ -248,6 +248,16 @@ def test_what_confirm_raises_leaves_the_run_unfinished(tracker, mlflow_client):
     whole(mlflow_client, "confirm:1")
 
 
+def test_a_second_finished_run_of_a_claim_is_removed(tracker, mlflow_client):
+    first = tracker.log(record("surplus:1"))
+    second = mlflow_client.create_run(
+        first.experiment_id, start_time=1_700_000_000_001, tags={"bentley.claim": "surplus:1"}
+    )
+    mlflow_client.set_terminated(second.info.run_id)
+    assert tracker.log(record("surplus:1")) == first
+    whole(mlflow_client, "surplus:1")
+
+
 def test_a_deleted_run_is_made_anew(tracker, mlflow_client):
     first = tracker.log(record("deleted:1"))
     mlflow_client.delete_run(first.run_id)
