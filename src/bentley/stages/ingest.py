@@ -88,7 +88,11 @@ def sync(
             _close(warehouse, batch_id, error=f"{type(error).__name__}: {error}")
             raise
         ages = [one["freshness_hours"] for one in series if one.get("freshness_hours") is not None]
-        details = {"failures": run.failures, "freshness_hours": max(ages, default=None)}
+        details = {
+            "failures": run.failures,
+            "freshness_hours": max(ages, default=None),
+            "until": settings.until,
+        }
         batch = _close(warehouse, batch_id, details=details)
         return of_batch(
             batch,

@@ -87,14 +87,13 @@ def price_volume(
 def freshness_rejects(history: pl.DataFrame, *, bound_hours: float | None = None) -> bytes:
     """Draw, batch by batch, the data's age, the rows written and the rows rejected as a PNG.
 
-    `history` holds ended_ms (UTC milliseconds), freshness_hours, rows_rejected, rows_written;
-    `bound_hours` is drawn as a line where given.
+    `history` holds ended_ms (UTC milliseconds), freshness_hours, rows_rejected, rows_written,
+    null where a batch has no such figure; `bound_hours` is drawn as a line where given.
     """
     rows = history.sort("ended_ms")
     figure = canvas.blank()
     fresh, written, rejected = canvas.panels(figure, (2, 1, 1))
-    times = rows["ended_ms"].to_numpy() / DAY_MS
-    hours = rows["freshness_hours"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    times, hours = _known(rows, "freshness_hours")
     fresh.plot(times, hours, color=BLUE, linewidth=1.5, marker="o", markersize=4, clip_on=False)
     if bound_hours is not None:
         fresh.axhline(bound_hours, color=VERMILLION, linestyle="--", linewidth=1.2)
@@ -111,8 +110,8 @@ def freshness_rejects(history: pl.DataFrame, *, bound_hours: float | None = None
     fresh.set_ylim(0, _top(hours, bound_hours))
     fresh.set_ylabel("age of newest bar (h)", fontsize=10, color=GREY)
     canvas.plain_numbers(fresh)
-    _counts(written, times, rows["rows_written"], BLUE, "rows written")
-    _counts(rejected, times, rows["rows_rejected"], VERMILLION, "rows rejected")
+    _counts(written, rows, "rows_written", BLUE)
+    _counts(rejected, rows, "rows_rejected", VERMILLION)
     title = "Freshness and rejects by batch"
     if rows.is_empty():
         canvas.headings(figure, title, "no batches yet")
@@ -235,8 +234,13 @@ def _lines(price: Axes, volume: Axes, bars: pl.DataFrame, step: int) -> None:
     volume.stairs(broken("volume"), edges, fill=True, color=BLUE, alpha=0.8, linewidth=0)
 
 
-def _counts(panel: Axes, times: NDArray[Any], counts: pl.Series, colour: str, name: str) -> None:
-    values = counts.cast(pl.Float64).fill_null(0).to_numpy()
+def _known(rows: pl.DataFrame, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    known = rows.drop_nulls(name)
+    return known["ended_ms"].to_numpy() / DAY_MS, known[name].cast(pl.Float64).to_numpy()
+
+
+def _counts(panel: Axes, rows: pl.DataFrame, name: str, colour: str) -> None:
+    times, values = _known(rows, name)
     panel.vlines(times, 0, values, color=colour, linewidth=1.5)
     panel.plot(
         times, values, linestyle="none", marker="o", markersize=3, color=colour, clip_on=False
@@ -244,7 +248,7 @@ def _counts(panel: Axes, times: NDArray[Any], counts: pl.Series, colour: str, na
     panel.set_ylim(0, max(_top(values, None), 1))
     panel.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     panel.yaxis.set_major_formatter(EngFormatter(sep=""))
-    panel.set_ylabel(name, fontsize=10, color=GREY)
+    panel.set_ylabel(name.replace("_", " "), fontsize=10, color=GREY)
 
 
 def _top(values: NDArray[Any], bound: float | None) -> float:

@@ -99,6 +99,7 @@ class Tracker:
         *,
         run_id: str | None = None,
         on_created: Callable[[str], None] | None = None,
+        confirm: Callable[[str], None] | None = None,
     ) -> LoggedRun:
         """Bring the run of `record.claim` to FINISHED and say where it is.
 
@@ -106,7 +107,8 @@ class Tracker:
         one may have been killed anywhere: a run that carries the claim (or `run_id`) is adopted.
         A finished one stays as it is; in an unfinished one, what was logged stays and the rest
         is added. `on_created` receives the id as soon as there is one that the caller doesn't
-        know, before anything else is logged.
+        know, before anything else is logged; `confirm` just before the run is finished. What they
+        raise leaves it unfinished: the place to notice that the claim was lost meanwhile.
         """
         record.check()
         run = self._adopt(record, run_id)
@@ -118,6 +120,8 @@ class Tracker:
             self._log_values(run, record)
             self._log_dataset(run, record.dataset)
             self._log_artifacts(run, record)
+            if confirm is not None:
+                confirm(run.info.run_id)
             self._finish(run, record)
         where = run.info.experiment_id
         return LoggedRun(run.info.run_id, where, self.run_url(where, run.info.run_id))
@@ -158,11 +162,14 @@ class Tracker:
                 return known
         else:
             known = None
+        return self._find(record) or known
+
+    def _find(self, record: RunRecord) -> Run | None:
         doing = f"look for the run of claim {record.claim}"
         with self._edge.call(doing, retries=READ_RETRIES) as client:
             experiment = client.get_experiment_by_name(record.experiment)
             if experiment is None:
-                return known
+                return None
             found = client.search_runs(
                 [experiment.experiment_id],
                 f"tags.`{CLAIM_TAG}` = '{record.claim}'",
@@ -170,17 +177,22 @@ class Tracker:
             )
             # a database may compare without regard to case
             runs = [run for run in found if run.data.tags.get(CLAIM_TAG) == record.claim]
-            return _keep_one(client, runs) or known
+            return _keep_one(client, runs)
 
     def _create(self, record: RunRecord) -> Run:
+        """Make the run, and keep one where another process made one since we looked.
+
+        Every process that comes by here keeps the same one, so that none can finish a second.
+        """
         experiment_id = self._experiment(record.experiment)
         with self._edge.call(f"create run {record.name}") as client:
-            return client.create_run(
+            created = client.create_run(
                 experiment_id,
                 start_time=record.started_ms,
                 tags={**_SOURCE_TAGS, CLAIM_TAG: record.claim},
                 run_name=record.name,
             )
+        return self._find(record) or created
 
     def _experiment(self, name: str) -> str:
         with self._edge.call(f"make experiment {name}") as client:
@@ -281,16 +293,16 @@ def _datasets(run: Run) -> dict[str, str]:
 
 
 def _keep_one(client: MlflowClient, runs: list[Run]) -> Run | None:
-    """Choose the finished or else the oldest run of a claim; delete what else was left unfinished.
+    """Choose the finished or else the oldest run of a claim, and delete the others.
 
-    A second one appears where a create reached the server and its answer never came back.
+    There are some where a create reached the server and its answer never came back, and where
+    two processes held the claim because a database server had dropped the lock of the first.
     """
     if not runs:
         return None
-    ranked = sorted(
+    first, *others = sorted(
         runs, key=lambda r: (r.info.status != FINISHED, r.info.start_time, r.info.run_id)
     )
-    for surplus in ranked[1:]:
-        if surplus.info.status != FINISHED:
-            client.delete_run(surplus.info.run_id)
-    return ranked[0]
+    for surplus in others:
+        client.delete_run(surplus.info.run_id)
+    return first

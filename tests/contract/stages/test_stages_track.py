@@ -1,5 +1,6 @@
 """The MLflow stage and the verification, on a real MLflow server."""
 
+import contextlib
 import threading
 
 import pytest
@@ -137,7 +138,7 @@ def test_a_run_that_died_half_way_is_completed_once(
         if at == "before":
             patched.setattr(stage.Tracker, "log", die)
         elif at == "created":
-            patched.setattr(stage._Job, "_store_run_id", die)
+            patched.setattr(stage._Job, "_hold", die)
         elif at == "logged":
             patched.setattr(stage.ledger, "add", die)
         else:
@@ -166,6 +167,82 @@ def test_a_server_out_of_reach_may_be_tried_again_and_leaves_the_batch(found, wa
     assert consumed(warehouse, TRACK) == {}
     assert [batch.status for batch in batches(warehouse, TRACK)] == ["failed"]
     assert len(track(found).details["runs"]) == 1
+
+
+def test_a_batch_that_cannot_be_logged_keeps_no_other_waiting(
+    found, warehouse, rows, mlflow_uri, monkeypatch
+):
+    ids = []
+    for part in (rows[:10], rows[10:20], rows[20:]):
+        ingest_batch(warehouse, part)
+        ids.append(process(found).batch_id)
+    build = stage.run_content.build
+
+    def broken(settings, warehouse, batch, **given):
+        if batch.id in ids[:2]:
+            msg = f"batch {batch.id} can't be drawn"
+            raise ValueError(msg)
+        return build(settings, warehouse, batch, **given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.run_content, "build", broken)
+        with pytest.raises(ValueError, match=f"batch {ids[0]} can't be drawn"):
+            track(found)
+    assert set(consumed(warehouse, TRACK)) == {ids[2]}
+    assert len(track(found).details["runs"]) == 2
+    for batch in ids:
+        (run,) = of_claim(mlflow_uri, warehouse, batch)
+        assert run.info.status == "FINISHED"
+
+
+def test_a_server_out_of_reach_is_tried_once_however_many_wait(found, warehouse, rows):
+    for part in (rows[:20], rows[20:]):
+        ingest_batch(warehouse, part)
+        process(found)
+    away = found.model_copy(update={"mlflow_tracking_uri": "http://127.0.0.1:9"})
+    with pytest.raises(RetriableError, match=r"127\.0\.0\.1:9"):
+        track(away)
+    assert [batch.status for batch in batches(warehouse, TRACK)] == ["failed"]
+
+
+@pytest.mark.parametrize("when", ["_experiment", "_log_artifacts"])
+@pytest.mark.parametrize("ends", ["done", "killed"])
+def test_a_stage_that_lost_its_lock_finishes_nothing(
+    found, warehouse, rows, mlflow_uri, monkeypatch, when, ends
+):
+    """As where a database server drops the connection that holds the lock."""
+    ingest_batch(warehouse, rows)
+    batch = process(found).batch_id
+    original = getattr(Tracker, when)
+    took_over = []
+
+    def die(*_args, **_given):
+        raise Killed
+
+    def another_takes_over(self, *args):
+        if not took_over:
+            took_over.append(True)
+            with monkeypatch.context() as patched:
+                if ends == "killed":
+                    patched.setattr(stage.run_content, "build", die)
+                with contextlib.suppress(Killed):
+                    track(found)
+        return original(self, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.Warehouse, "alone", lambda *_args, **_given: contextlib.nullcontext())
+        patched.setattr(Tracker, when, another_takes_over)
+        with pytest.raises(RetriableError, match=f"another process logs batch {batch} by now"):
+            track(found)
+    (run,) = of_claim(mlflow_uri, warehouse, batch)
+    assert run.info.status == ("FINISHED" if ends == "done" else "RUNNING")
+    assert set(consumed(warehouse, TRACK)) == ({batch} if ends == "done" else set())
+    track(found)
+    (run,) = of_claim(mlflow_uri, warehouse, batch)
+    assert run.info.status == "FINISHED"
+    (row,) = _runs(warehouse)
+    assert row.run_id == run.info.run_id
+    assert list(consumed(warehouse, TRACK)) == [batch]
 
 
 @pytest.fixture

@@ -176,6 +176,88 @@ def test_a_create_whose_answer_was_lost_twice_leaves_one_active_run(tracker, mlf
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.parametrize("rival", ["finishes", "creates"])
+def test_a_rival_between_the_search_and_the_create_leaves_one_run(mlflow_uri, mlflow_client, rival):
+    claim = f"rival:{rival}"
+
+    class Late(Tracker):
+        """Its claim is lost just before it makes its run."""
+
+        def _experiment(self, name):
+            experiment_id = super()._experiment(name)
+            if rival == "finishes":
+                Tracker(mlflow_uri).log(record(claim))
+            else:
+                mlflow_client.create_run(
+                    experiment_id, start_time=1_700_000_000_000, tags={"bentley.claim": claim}
+                )
+            return experiment_id
+
+    stored = []
+    logged = Late(mlflow_uri).log(record(claim), on_created=stored.append)
+    assert stored == [logged.run_id] == [whole(mlflow_client, claim).info.run_id]
+    assert Tracker(mlflow_uri).log(record(claim)) == logged
+
+
+@pytest.mark.parametrize("meet_at", ["_experiment", "_find"])
+def test_two_that_make_a_run_of_one_claim_at_once_keep_one(mlflow_uri, mlflow_client, meet_at):
+    """Both have looked and found none; with `_find`, both have made theirs before they look again."""
+    Tracker(mlflow_uri).log(record("other:1"))
+    for attempt in range(3):
+        claim = f"at-once:{meet_at}:{attempt}"
+        both = threading.Barrier(2, timeout=60)
+
+        class Met(Tracker):
+            looks = 0
+
+            def _experiment(self, name, both=both):
+                found = super()._experiment(name)
+                if meet_at == "_experiment":
+                    both.wait()
+                return found
+
+            def _find(self, record, both=both):
+                self.looks += 1
+                if meet_at == "_find" and self.looks == 2:
+                    both.wait()
+                return super()._find(record)
+
+        def log(claim=claim, kind=Met):
+            try:
+                return kind(mlflow_uri).log(record(claim)).run_id
+            except FatalError:  # the other one has removed its run
+                return None
+
+        with ThreadPoolExecutor(2) as pool:
+            ids = {future.result() for future in [pool.submit(log) for _ in range(2)]}
+        run = whole(mlflow_client, claim)
+        assert ids - {None} == {run.info.run_id}
+
+
+def test_what_confirm_raises_leaves_the_run_unfinished(tracker, mlflow_client):
+    def lost(run_id):
+        msg = f"{run_id} is another's"
+        raise RetriableError(msg)
+
+    with pytest.raises(RetriableError, match="is another's"):
+        tracker.log(record("confirm:1"), confirm=lost)
+    assert [run.info.status for run in active_runs(mlflow_client, "confirm:1")] == ["RUNNING"]
+    confirmed = []
+    logged = tracker.log(record("confirm:1"), confirm=confirmed.append)
+    assert confirmed == [logged.run_id]
+    whole(mlflow_client, "confirm:1")
+
+
+def test_a_second_finished_run_of_a_claim_is_removed(tracker, mlflow_client):
+    first = tracker.log(record("surplus:1"))
+    second = mlflow_client.create_run(
+        first.experiment_id, start_time=1_700_000_000_001, tags={"bentley.claim": "surplus:1"}
+    )
+    mlflow_client.set_terminated(second.info.run_id)
+    assert tracker.log(record("surplus:1")) == first
+    whole(mlflow_client, "surplus:1")
+
+
 def test_a_deleted_run_is_made_anew(tracker, mlflow_client):
     first = tracker.log(record("deleted:1"))
     mlflow_client.delete_run(first.run_id)

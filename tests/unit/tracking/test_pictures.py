@@ -151,6 +151,17 @@ def test_rejects_and_the_bound_are_seen():
     assert freshness_rejects(clean, bound_hours=3.0) != freshness_rejects(clean)
 
 
+def test_a_figure_that_a_batch_lacks_does_not_break_the_line():
+    plain = history(40).with_columns(freshness_hours=2.0, rows_written=pl.lit(0))
+    known = pl.int_range(pl.len()) % 39 == 0
+    ends = plain.with_columns(freshness_hours=pl.when(known).then("freshness_hours"))
+    first = plain.with_columns(freshness_hours=pl.when(pl.int_range(pl.len()) == 0).then(2.0))
+    line = count(freshness_rejects(ends), BLUE, 90) - count(freshness_rejects(first), BLUE, 90)
+    assert line > 1000  # pixels, from one end of the axis to the other
+    unwritten = plain.with_columns(rows_written=pl.when(known).then(0))
+    assert count(freshness_rejects(unwritten), BLUE) < count(freshness_rejects(plain), BLUE)
+
+
 STAGES = [
     ("airbyte_sync_dag", "success", 2880, 12.0),
     ("knime_cli_workflow", "success", 2875, 3.2),
