@@ -16,7 +16,7 @@ from databases import Database
 from harness import Context, Figure, Goal
 
 from bentley.stages.ingest import _CHUNK_ROWS as CHUNK
-from bentley.stages.ingest import SOURCE
+from bentley.stages.positions import SOURCE
 from bentley.warehouse import bars
 from bentley.warehouse.schema import binance_ohlcv
 from bentley.warehouse.warehouse import Warehouse

@@ -35,6 +35,7 @@ class Summary:
         failure = None
         try:
             master = services.patiently(partial(services.verdict, run_id))
+            failure = master.get("failed") or None
         except BentleyError as error:
             failure = str(error)
         chain = services.patiently(partial(follow, settings, run_id))

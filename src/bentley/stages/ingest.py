@@ -23,22 +23,19 @@ from bentley.domain.clock import iso
 from bentley.domain.errors import ConfigurationError, FatalError
 from bentley.settings import Settings
 from bentley.sources import exchange
+from bentley.stages import positions
 from bentley.stages.layout import CONNECTOR
 from bentley.stages.reading import Mark, Reading, Series, plan
 from bentley.stages.report import StageReport, of_batch
-from bentley.warehouse import bars, gaps, ledger, quarantine, states
+from bentley.warehouse import bars, gaps, ledger, quarantine
 from bentley.warehouse.ledger import INGEST
 from bentley.warehouse.schema import batches
 from bentley.warehouse.warehouse import Warehouse
 
-SOURCE = "source-binance"
 ENGINE = "airbyte-cdk"
 STREAM = "klines"
 LOOKBACK_BARS = 3
 """Stored bars that every run reads again, for corrections that came late."""
-
-_FORMING_BARS = 1_000
-"""So far back a bar that never closed is looked for, and read again: one page."""
 
 _LOCK_SECONDS = 900.0
 _HOUR_MS = 3_600_000
@@ -207,7 +204,7 @@ class _Run:
             marks = {
                 series: mark
                 for series in self.wanted
-                if (mark := _mark(connection, *series)) is not None
+                if (mark := positions.load(connection, series)) is not None
             }
         for reading in plan(
             self.wanted,
@@ -233,7 +230,7 @@ class _Run:
             runner.declarative(CONNECTOR),
             _config(self.settings, reading),
             [STREAM],
-            _state_messages(reading),
+            _states(reading),
             catalog=protocol.incremental_catalog([STREAM]),
             batch_rows=_CHUNK_ROWS,
             on_log=_forward_log,
@@ -255,11 +252,11 @@ class _Run:
             return
         with self.warehouse.writing() as connection:
             for series in sorted(reading.starts.keys() - self._failed()):
-                known = _mark(connection, *series)
+                known = positions.load(connection, series)
                 joins = known is not None and reading.end >= known.since
                 if known is not None and joins and reading.starts[series] < known.since:
                     mark = Mark(reading.starts[series], known.cursor)
-                    _save(connection, series, mark, batch_id=self.batch_id)
+                    positions.save(connection, series, mark, batch_id=self.batch_id)
 
     def _store(self, chunk: runner.Batch, reading: Reading) -> None:
         sifted = domain_bars.sift(_raw(chunk.rows), now=self.now)
@@ -277,7 +274,9 @@ class _Run:
             if spoiled:  # the evidence is kept, the chunk's bars are not
                 ledger.add(connection, self.batch_id, read=read, rejected=rejected)
             else:
-                done = bars.upsert(connection, sifted.bars, batch_id=self.batch_id, source=SOURCE)
+                done = bars.upsert(
+                    connection, sifted.bars, batch_id=self.batch_id, source=positions.SOURCE
+                )
                 ledger.add(
                     connection,
                     self.batch_id,
@@ -304,7 +303,7 @@ class _Run:
             series = (entry["partition"]["symbol"], entry["partition"]["interval"])
             if series not in reading.starts:
                 continue
-            known = _mark(connection, *series)
+            known = positions.load(connection, series)
             cursor = int(entry["cursor"]["open_time"])
             if known is not None:
                 mark = Mark(known.since, max(cursor, known.cursor))
@@ -312,7 +311,7 @@ class _Run:
                 mark = Mark(reading.starts[series], cursor)
             else:  # the state that the source was given, back from a series without a bar
                 continue
-            _save(connection, series, mark, batch_id=self.batch_id)
+            positions.save(connection, series, mark, batch_id=self.batch_id)
 
     def name_the_ended(self, series: Iterable[Mapping[str, Any]]) -> None:
         """Report the series that lag because their symbol doesn't trade any more."""
@@ -365,7 +364,8 @@ def _config(settings: Settings, reading: Reading) -> dict[str, Any]:
     }
 
 
-def _state_messages(reading: Reading) -> list[dict[str, Any]]:
+def _states(reading: Reading) -> list[dict[str, Any]]:
+    """Write the starts of a pass as the state messages that the source reads them from."""
     states = [
         {
             "partition": {"symbol": symbol, "interval": interval},
@@ -375,28 +375,6 @@ def _state_messages(reading: Reading) -> list[dict[str, Any]]:
     ]
     stream = {"stream_descriptor": {"name": STREAM}, "stream_state": {"states": states}}
     return [{"type": "STREAM", "stream": stream}]
-
-
-def _mark(connection: Connection, symbol: str, interval: str) -> Mark | None:
-    """How far a series has been read, but never beyond the last bar that is there.
-
-    Nor beyond one that is still forming there: the row that closed it may have been refused.
-    """
-    state = states.load(connection, SOURCE, f"{symbol}/{interval}")
-    if state is None:
-        return None
-    since = state["since"]
-    last = bars.last_open(connection, symbol, interval)
-    cursor = min(state["cursor"], since if last is None else last)
-    recent = cursor - _FORMING_BARS * intervals.millis(interval)
-    forming = bars.first_forming(connection, symbol, interval, since=recent)
-    return Mark(since, max(since, cursor if forming is None else min(cursor, forming)))
-
-
-def _save(connection: Connection, series: Series, mark: Mark, *, batch_id: int) -> None:
-    name = "/".join(series)
-    state = {"since": mark.since, "cursor": mark.cursor}
-    states.save(connection, SOURCE, name, state, batch_id=batch_id)
 
 
 def _raw(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:

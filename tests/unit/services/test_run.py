@@ -156,9 +156,21 @@ def test_the_reason_is_read_from_the_last_try(up):
     found, client = up
     failed = SimpleNamespace(task_id="follow", state="failed", try_number=3)
     client.task_instances = lambda *_: [failed]
+    client.xcom = answering(FatalError("404"))
     client.logs = lambda *_, try_number: f'[{{"exc_value": "try {try_number}"}}]'
     with pytest.raises(FatalError, match="failed at follow: try 3"):
         found.verdict("run")
+
+
+def test_a_report_of_the_master_says_why_it_failed(up, monkeypatch):
+    found, client = up
+    told = {"held": False, "failed": "knime_cli_workflow is paused", "note": "long"}
+    client.xcom = answering(told)
+    assert found.verdict("run") == told
+    monkeypatch.setattr(run_summary, "follow", lambda *_: SimpleNamespace(done=False))
+    monkeypatch.setattr(found, "verdict", lambda _: told)
+    summary = run_summary.Summary.of(found, "run")
+    assert (summary.held, summary.failure) == (False, "knime_cli_workflow is paused")
 
 
 def test_the_summary_shows_no_password(settings, monkeypatch):
