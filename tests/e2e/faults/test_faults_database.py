@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 
 import pytest
 
@@ -19,7 +20,7 @@ from bentley.stages.track import track
 from bentley.warehouse import ledger
 from bentley.warehouse.ledger import INGEST, PROCESS, TRACK
 from bentley.warehouse.warehouse import Warehouse
-from e2e.faults.conftest import SCRIPT, finished
+from e2e.faults.conftest import SCRIPT, finished, runs_of
 from unit.stages.chain_support import batches, digest, ingest_unchecked, series
 
 AWAY_SECONDS = 10
@@ -50,26 +51,74 @@ def go_away(server, seconds=AWAY_SECONDS):
     server.start()
 
 
-def test_gone_in_the_middle_of_a_sync(place, exchange, server):
-    exchange.faults([{"kind": "slow", "path": "/api/v3/klines", "delay": 0.4, "every": 1}])
-    clean, cut = place("clean"), place("cut", mariadb=True)
-    sync(clean.settings)
-    with Warehouse.open(cut.settings) as warehouse:
-        command = cut.start("sync")
-        while command.poll() is None:
-            with warehouse.reading() as connection:
-                if ledger.running(connection, INGEST):
-                    break
-            time.sleep(0.02)
-    go_away(server)
-    done = finished(command)
-    if done.returncode:  # it may also have survived
-        assert done.returncode == 1, done.stderr
-        assert "the database did not answer" in done.stderr
-        assert "Traceback" not in done.stderr
-    again = cut.run("sync")
-    assert again.returncode == 0, again.stderr
-    assert look(cut) == look(clean)
+def test_gone_in_the_middle_of_each_stage(place, server, mlflow_uri):
+    """One outage for three commands, each in the midst of its work on a database of its own."""
+    clean, cut = {}, {}
+    for stage in (INGEST, PROCESS, TRACK):
+        for those, name in ((clean, "clean"), (cut, "cut")):
+            those[stage] = place(f"{name}-{stage}", mariadb=True, tracking_uri=mlflow_uri)
+            if stage != INGEST:
+                prepared(those[stage])
+            if stage == TRACK:
+                process(those[stage].settings)
+    sync(clean[INGEST].settings)
+    process(clean[PROCESS].settings)
+
+    with server.admin() as holds, holds.cursor() as cursor, contextlib.ExitStack() as stack:
+        look_into = {
+            stage: stack.enter_context(Warehouse.open(one.settings)) for stage, one in cut.items()
+        }
+        names = {stage: one.engine.url.database for stage, one in look_into.items()}
+        commands = {TRACK: cut[TRACK].start("track")}
+        (logging,) = until(partial(open_batches, look_into[TRACK], TRACK), commands[TRACK])
+        cursor.execute("BEGIN")  # the stage can make its MLflow run, but not write down its id
+        cursor.execute(f"SELECT run_id FROM {names[TRACK]}.mlflow_runs FOR UPDATE")
+        assert cursor.fetchall() == ((None,),)
+        claim = f"{look_into[TRACK].name}:{logging.parents[0]}"
+        until(lambda: runs_of(mlflow_uri, claim), commands[TRACK])
+        with server.admin() as also_holds, also_holds.cursor() as lock:
+            tables = (f"{names[INGEST]}.binance_ohlcv", f"{names[PROCESS]}.knime_landing")
+            lock.execute(f"LOCK TABLES {tables[0]} WRITE, {tables[1]} WRITE")
+            for stage, command in ((INGEST, "sync"), (PROCESS, "process")):
+                commands[stage] = cut[stage].start(command)
+                until(partial(held_up, cursor, names[stage]), commands[stage])
+            go_away(server)
+        for stage, command in commands.items():
+            done = finished(command)
+            assert done.returncode == 1, (stage, done.stderr)
+            assert "the database did not answer" in done.stderr
+            assert "Traceback" not in done.stderr
+            assert len(open_batches(look_into[stage], stage)) == 1, "the outage missed the work"
+
+    for stage, command in {INGEST: "sync", PROCESS: "process", TRACK: "track"}.items():
+        again = cut[stage].run(command)
+        assert again.returncode == 0, again.stderr
+        assert look(cut[stage]) == look(clean[stage]), stage
+    (run,) = runs_of(mlflow_uri, claim)
+    assert run.info.status == "FINISHED"
+
+
+def until(true, command):
+    """Wait for something that comes true while a command is at work."""
+    while not (found := true()):
+        assert command.poll() is None, command.communicate()
+        time.sleep(0.02)
+    return found
+
+
+def open_batches(warehouse, stage):
+    with warehouse.reading() as connection:
+        return ledger.running(connection, stage)
+
+
+def held_up(cursor, database):
+    """Whether a statement waits for one of the database's tables."""
+    cursor.execute(
+        "SELECT 1 FROM information_schema.processlist "
+        "WHERE db = %s AND state = 'Waiting for table metadata lock'",
+        [database],
+    )
+    return cursor.fetchall()
 
 
 def test_gone_before_a_command_starts(place, server, mlflow_uri):
