@@ -81,7 +81,7 @@ class MariaDb:
             capture_output=True,
         )
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -94,6 +94,7 @@ class MariaDb:
                     f"--socket={self.folder / 's'}",
                     f"--pid-file={self.folder / 'pid'}",
                     "--innodb-buffer-pool-size=256M",
+                    *options,
                 ],
                 stdout=log,
                 stderr=log,

@@ -46,7 +46,8 @@ class Place:
         )
 
     def environment(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        names = ("PATH", "HOME", "LANG", "PYTHONPATH")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
         return kept | self.settings.environment() | dict(self.extra)
 
     def start(self, *arguments: str, command: Iterable[str] = (), **more) -> subprocess.Popen:

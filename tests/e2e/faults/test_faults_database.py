@@ -5,10 +5,14 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+import pymysql
 import pytest
 
 from bentley.domain.errors import RetriableError
@@ -31,9 +35,9 @@ def look(place):
         return digest(warehouse)
 
 
-def prepared(place, seed=3):
+def prepared(place, seed=3, count=300):
     with Warehouse.open(place.settings) as warehouse:
-        ingest_unchecked(warehouse, series(300, seed=seed))
+        ingest_unchecked(warehouse, series(count, seed=seed))
     return place
 
 
@@ -264,6 +268,78 @@ def test_a_file_that_may_not_grow_is_said_and_nothing_is_lost(place):
     for one in (clean, full):
         assert one.run("sync").returncode == 0
     assert look(full) == look(clean)
+
+
+def test_a_ledger_that_may_not_grow_ends_in_one_run(place, mlflow_uri):
+    """Tracking itself writes little: a few pages of its log, and not one more."""
+    full = prepared(place("full", tracking_uri=mlflow_uri))
+    process(full.settings)
+    before = look(full)
+    done = full.run(
+        "track", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (38_000, 38_000))
+    )
+    assert done.returncode == 1, done.stderr
+    assert "is it full" in done.stderr or "disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    with Warehouse.open(full.settings) as warehouse:
+        (batch,) = batches(warehouse, PROCESS)
+        assert ledger.COMMITTED not in {one.status for one in batches(warehouse, TRACK)}
+        claim = f"{warehouse.name}:{batch.id}"
+    begun = [run.info.run_id for run in runs_of(mlflow_uri, claim)]
+    assert full.run("track").returncode == 0
+    assert look(full) == before
+    (run,) = runs_of(mlflow_uri, claim)
+    assert run.info.status == "FINISHED"
+    assert begun in ([], [run.info.run_id])
+
+
+@pytest.fixture
+def small_server(mariadb):
+    """A MariaDB whose data may not grow beyond 24 MB."""
+    folder = Path(tempfile.mkdtemp(prefix="bms"))
+    small = type(mariadb)(folder)
+    try:
+        small.install()
+        limit = "--innodb-data-file-path=ibdata1:12M:autoextend:max:24M"
+        small.start("--innodb-file-per-table=0", limit)
+        yield small
+    finally:
+        small.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fill_up(cursor, size):
+    while True:
+        cursor.execute("INSERT INTO filler.rest VALUES (REPEAT('x', %s))", [size])
+
+
+def test_a_full_server_is_said_and_nothing_is_lost(place, small_server):
+    full, clean = {}, {}
+    for stage in ("sync", "process"):
+        full[stage] = replace(place(f"full-{stage}"), warehouse_url=small_server.database())
+        clean[stage] = place(f"clean-{stage}", mariadb=True)
+    for one in (full["process"], clean["process"]):
+        prepared(one, count=3000)
+    Warehouse.open(full["sync"].settings).close()
+    before = {stage: look(one) for stage, one in full.items()}
+    with small_server.admin() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE filler")
+        cursor.execute("CREATE TABLE filler.rest (filling LONGTEXT)")
+        for size in (200_000, 10_000):
+            with pytest.raises(pymysql.OperationalError, match="is full"):
+                fill_up(cursor, size)
+        for stage, one in full.items():
+            done = one.run(stage, "--json")
+            assert (done.returncode, done.stdout) == (1, ""), done.stderr
+            assert "disk is full" in done.stderr
+            assert "Traceback" not in done.stderr
+            assert look(one) == before[stage]
+        cursor.execute("DROP DATABASE filler")
+    for stage in ("sync", "process"):
+        for one in (full[stage], clean[stage]):
+            done = one.run(stage)
+            assert done.returncode == 0, done.stderr
+        assert look(full[stage]) == look(clean[stage]), stage
 
 
 def test_a_small_disk_of_its_own_fills_up(place):

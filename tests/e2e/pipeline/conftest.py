@@ -34,11 +34,16 @@ from bentley.warehouse import ledger
 from bentley.warehouse.ledger import COMMITTED, INGEST, PROCESS, TRACK
 from bentley.warehouse.schema import batches
 from bentley.warehouse.warehouse import Warehouse
+from e2e.pipeline import planted
 from unit.stages.chain_support import add_rows
 
 HOUR = 3_600_000
 START = 1_700_000_000_000 // HOUR * HOUR
 OHLCV = "mysql://mansa_bot/binance_ohlcv"
+WHERE_A_RUN_IS_NAMED = {
+    *(".log", "mlflow.db:tags.value", "warehouse:batch_runs.pipeline_run"),
+    *("airflow.db:xcom.run_id", "airflow.db:asset_event.source_run_id"),
+}
 
 
 @dataclass
@@ -135,18 +140,11 @@ class Live:
             finally:
                 connection.exec_driver_sql(f"RENAME TABLE {table}_away TO {table}")
 
-    def processes_of(self, dag_id: str) -> list[psutil.Process]:
-        """The supervisor of the DAG's running task, and behind it the task and all below it."""
+    def task_of(self, dag_id: str) -> psutil.Process:
+        """The process of the DAG's running task; its parent is the task's supervisor."""
         found = self.airflow._get(f"/dags/{dag_id}/dagRuns/~/taskInstances", state="running")
-        ids = [one["id"] for one in found["task_instances"]]
-        for process in psutil.Process().children(recursive=True):
-            try:
-                title = " ".join(process.cmdline())
-                if "LocalExecutor" in title and any(one in title for one in ids):
-                    return [process, *process.children(recursive=True)]
-            except psutil.Error:
-                continue
-        return []
+        (task,) = found["task_instances"]
+        return psutil.Process(task["pid"])
 
     def until(
         self, true: Callable[[], Any], what: str, *, seconds: float = 120, every: float = 0.2
@@ -207,14 +205,16 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="package")
 def live(tmp_path_factory, mariadb) -> Iterator[Live]:
+    """The pipeline, up for all tests; at its end, nothing that it wrote may hold its password."""
     market = GeneratedMarket(5, ["BTCUSDT", "ETHUSDT"])
     home = tmp_path_factory.mktemp("live")
-    with ExchangeServer(market, now=START) as exchange:
+    address = planted.plant(mariadb)
+    with ExchangeServer(market, now=START) as exchange, planted.ProcessList() as process_list:
         mlflow_port = _free_port()
         settings = bentley_settings.load(
             home=home,
             exchange_url=exchange.url,
-            warehouse_url=mariadb.database(),
+            warehouse_url=address,
             symbols="BTCUSDT ETHUSDT",
             since=START - 3 * 24 * HOUR,
             airflow_port=_free_port(),
@@ -229,3 +229,10 @@ def live(tmp_path_factory, mariadb) -> Iterator[Live]:
                 first = up.start_chain()
                 assert pipeline.ended("bentley_master_orchestration", first) == "success"
                 yield pipeline
+    # that the search finds what is there is seen by the id of the first run
+    told = planted.places(first, home, address)
+    assert set(told) | {Path(one).suffix for one in told} >= WHERE_A_RUN_IS_NAMED, told
+    assert any("airbyte/guard.py" in one for one in process_list.seen)
+    leaks = planted.places(planted.CORE, home, address)
+    leaks += [one for one in process_list.seen if planted.CORE in one]
+    assert not leaks, leaks

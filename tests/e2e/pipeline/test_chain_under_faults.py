@@ -127,8 +127,8 @@ def test_consumers_killed_in_the_midst_of_their_work_are_taken_up_again(live):
             live.emit()
             (processing,) = live.until(lambda: live.at_work(PROCESS), "KNIME's stage is at work")
             for dag_id in STAGE_DAGS[1:]:
-                supervisor, task, *_ = live.processes_of(dag_id)
-                supervisor.kill()  # first, so that nobody can report the task's end
+                task = live.task_of(dag_id)
+                task.parent().kill()  # its supervisor first, lest it report the task's end
                 task.kill()
             assert live.at_work(TRACK) == [logging]
             assert live.at_work(PROCESS) == [processing]
