@@ -98,6 +98,9 @@ def test_gone_in_the_middle_of_each_stage(place, server, mlflow_uri):
         again = cut[stage].run(command)
         assert again.returncode == 0, again.stderr
         assert look(cut[stage]) == look(clean[stage]), stage
+        with Warehouse.open(cut[stage].settings) as warehouse:
+            left, done = batches(warehouse, stage)
+        assert (left.status, done.status) == ("failed", "committed")
     (run,) = runs_of(mlflow_uri, claim)
     assert run.info.status == "FINISHED"
 
