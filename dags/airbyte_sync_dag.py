@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow.sdk import dag, task
 from assets import BINANCE_OHLCV
-from bentley_tasks import DEFAULTS, announcer, note_report, pipeline_runs, run_link
+from bentley_tasks import PATIENT, announcer, note_report, pipeline_runs, run_link
 
 
 @dag(
@@ -14,7 +14,7 @@ from bentley_tasks import DEFAULTS, announcer, note_report, pipeline_runs, run_l
     schedule="@hourly",
     catchup=False,
     max_active_runs=1,
-    default_args=DEFAULTS | {"owner": "airflow"},
+    default_args=PATIENT | {"owner": "airflow"},
     tags=["bentley", "ingest"],
     doc_md=__doc__,
 )

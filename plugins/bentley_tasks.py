@@ -12,14 +12,20 @@ from bentley_retry import BentleyRetryPolicy
 DEFAULTS: dict[str, Any] = {
     "retries": 3,
     "retry_delay": timedelta(seconds=20),
-    "retry_exponential_backoff": True,
-    "max_retry_delay": timedelta(minutes=5),
     "execution_timeout": timedelta(hours=2),
     "retry_policy": BentleyRetryPolicy(),
 }
+"""A constant delay: a consumer that waits longer each time misses its two minutes."""
 
 FAILURE = "failure"
 """The XCom by which a task says why the run can't go on."""
+
+PATIENT: dict[str, Any] = DEFAULTS | {
+    "retries": 5,
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=5),
+}
+"""For what depends on the exchange, whose outages last minutes: ten of them at the least."""
 
 _LONGEST_RUN_ID = 250
 

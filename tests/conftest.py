@@ -83,7 +83,7 @@ class MariaDb:
         )
         assert done.returncode == 0, f"{installer}: {done.stdout}\n{done.stderr}"
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -96,6 +96,7 @@ class MariaDb:
                     f"--socket={self.folder / 's'}",
                     f"--pid-file={self.folder / 'pid'}",
                     "--innodb-buffer-pool-size=256M",
+                    *options,
                 ],
                 stdout=log,
                 stderr=log,

@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 from airflow.dag_processing.dagbag import DagBag
+from airflow.models.taskinstance import TaskInstance
 from airflow.serialization.serialized_objects import DagSerialization
+
+ENDED = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def delays(task) -> list[float]:
+    """Seconds before each retry, by Airflow's own reckoning."""
+    tries = [
+        SimpleNamespace(
+            task=task,
+            try_number=attempt,
+            end_date=ENDED,
+            retry_delay_override=None,
+            dag_id=task.dag_id,
+            task_id=task.task_id,
+            logical_date=None,
+        )
+        for attempt in range(1, task.retries + 1)
+    ]
+    return [(TaskInstance.next_retry_datetime(one) - ENDED).total_seconds() for one in tries]
+
 
 sys.path.append(sys.argv[1])  # as the processor does for a bundle
 bag = DagBag(sys.argv[1])
 found = {}
 for dag_id, dag in bag.dags.items():
-    DagSerialization.to_dict(dag)  # what the scheduler reads must be writable
+    # what the scheduler reads: it is written as JSON, and some of it is read otherwise than meant
+    scheduled = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
     found[dag_id] = {
         "owner": dag.owner,
         "schedule": dag.schedule
@@ -23,6 +47,7 @@ for dag_id, dag in bag.dags.items():
         "tasks": sorted(task.task_id for task in dag.tasks),
         "outlets": sorted(outlet.name for task in dag.tasks for outlet in task.outlets),
         "retries": {task.task_id: task.retries for task in dag.tasks},
+        "delays": {task.task_id: delays(task) for task in scheduled.task_dict.values()},
         "policies": sorted({type(task.retry_policy).__name__ for task in dag.tasks}),
         "doc": dag.doc_md,
     }

@@ -42,5 +42,18 @@ def test_every_task_is_retried_by_our_policy(described):
         assert all(retries >= 1 for retries in dag["retries"].values())
 
 
+def test_a_retry_never_makes_a_consumer_miss_its_two_minutes(described):
+    for dag_id, dag in described["dags"].items():
+        if dag_id != "airbyte_sync_dag":
+            assert {delay for delays in dag["delays"].values() for delay in delays} == {20}
+
+
+def test_a_sync_outlasts_an_outage_of_ten_minutes(described):
+    delays = described["dags"]["airbyte_sync_dag"]["delays"]["sync"]
+    for attempt, delay in enumerate(delays):
+        assert min(20 * 2**attempt, 300) <= delay <= min(40 * 2**attempt, 300)
+    assert sum(delays) >= 600
+
+
 def test_every_dag_says_what_it_is_for(described):
     assert all(dag["doc"] for dag in described["dags"].values())

@@ -69,6 +69,9 @@ _MYSQL_TYPES: Final[Mapping[int, pl.DataType]] = {
 _GONE: Final = frozenset({1205, 1213, 2002, 2003, 2006, 2013, 2055})
 """MySQL's codes for a lock that didn't come, a deadlock, and a server that is away."""
 
+_FULL: Final = frozenset({3, 28, 1021, 1114})
+"""MySQL's codes for a table or a disk without room."""
+
 
 def read(engine: Engine, sql: str) -> pl.DataFrame:
     """The rows of one query.
@@ -263,4 +266,6 @@ def explained(error: DBAPIError | sqlite3.Error | MySQLError) -> RetriableError 
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     if lost or code in _GONE or "locked" in text:
         return RetriableError(f"the database is busy or away: {text}")
+    if code in _FULL or "is full" in text:
+        return FatalError(f"the database's disk is full ({text}): free some space")
     return FatalError(f"the database refused: {text}")

@@ -14,6 +14,7 @@ from bentley import settings as bentley_settings
 from bentley.services.exchange.generated import GeneratedMarket
 from bentley.services.exchange.server import ExchangeServer
 from bentley.settings import Settings
+from bentley.tracking.runs import Tracker
 from unit.stages.mlflow_support import shared_mlflow
 
 HOUR = 3_600_000
@@ -45,7 +46,8 @@ class Place:
         )
 
     def environment(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        names = ("PATH", "HOME", "LANG", "PYTHONPATH")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
         return kept | self.settings.environment() | dict(self.extra)
 
     def start(self, *arguments: str, command: Iterable[str] = (), **more) -> subprocess.Popen:
@@ -94,6 +96,22 @@ def kill_tree(process: subprocess.Popen) -> None:
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
+
+
+def bears(run, claim):
+    """Whether a run bears the claim of a warehouse's batch, whatever stands behind it."""
+    return any(f"{value}:".startswith(f"{claim}:") for value in run.data.tags.values())
+
+
+def runs_of(uri, claim):
+    """Every run in MLflow that bears the claim, deleted ones apart."""
+    with Tracker(uri)._edge.call("look") as client:
+        experiments = [one.experiment_id for one in client.search_experiments()]
+        found = []
+        for experiment in experiments:
+            page = client.search_runs([experiment], max_results=1000)
+            found += [run for run in page if bears(run, claim)]
+        return found
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,14 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
+import pymysql
 import pytest
 
 from bentley.domain.errors import RetriableError
@@ -19,7 +24,7 @@ from bentley.stages.track import track
 from bentley.warehouse import ledger
 from bentley.warehouse.ledger import INGEST, PROCESS, TRACK
 from bentley.warehouse.warehouse import Warehouse
-from e2e.faults.conftest import SCRIPT, finished
+from e2e.faults.conftest import SCRIPT, finished, runs_of
 from unit.stages.chain_support import batches, digest, ingest_unchecked, series
 
 AWAY_SECONDS = 10
@@ -30,9 +35,9 @@ def look(place):
         return digest(warehouse)
 
 
-def prepared(place, seed=3):
+def prepared(place, seed=3, count=300):
     with Warehouse.open(place.settings) as warehouse:
-        ingest_unchecked(warehouse, series(300, seed=seed))
+        ingest_unchecked(warehouse, series(count, seed=seed))
     return place
 
 
@@ -50,26 +55,77 @@ def go_away(server, seconds=AWAY_SECONDS):
     server.start()
 
 
-def test_gone_in_the_middle_of_a_sync(place, exchange, server):
-    exchange.faults([{"kind": "slow", "path": "/api/v3/klines", "delay": 0.4, "every": 1}])
-    clean, cut = place("clean"), place("cut", mariadb=True)
-    sync(clean.settings)
-    with Warehouse.open(cut.settings) as warehouse:
-        command = cut.start("sync")
-        while command.poll() is None:
-            with warehouse.reading() as connection:
-                if ledger.running(connection, INGEST):
-                    break
-            time.sleep(0.02)
-    go_away(server)
-    done = finished(command)
-    if done.returncode:  # it may also have survived
-        assert done.returncode == 1, done.stderr
-        assert "the database did not answer" in done.stderr
-        assert "Traceback" not in done.stderr
-    again = cut.run("sync")
-    assert again.returncode == 0, again.stderr
-    assert look(cut) == look(clean)
+def test_gone_in_the_middle_of_each_stage(place, server, mlflow_uri):
+    """One outage for three commands, each in the midst of its work on a database of its own."""
+    clean, cut = {}, {}
+    for stage in (INGEST, PROCESS, TRACK):
+        for those, name in ((clean, "clean"), (cut, "cut")):
+            those[stage] = place(f"{name}-{stage}", mariadb=True, tracking_uri=mlflow_uri)
+            if stage != INGEST:
+                prepared(those[stage])
+            if stage == TRACK:
+                process(those[stage].settings)
+    sync(clean[INGEST].settings)
+    process(clean[PROCESS].settings)
+
+    with server.admin() as holds, holds.cursor() as cursor, contextlib.ExitStack() as stack:
+        look_into = {
+            stage: stack.enter_context(Warehouse.open(one.settings)) for stage, one in cut.items()
+        }
+        names = {stage: one.engine.url.database for stage, one in look_into.items()}
+        commands = {TRACK: cut[TRACK].start("track")}
+        (logging,) = until(partial(open_batches, look_into[TRACK], TRACK), commands[TRACK])
+        cursor.execute("BEGIN")  # the stage can make its MLflow run, but not write down its id
+        cursor.execute(f"SELECT run_id FROM {names[TRACK]}.mlflow_runs FOR UPDATE")
+        assert cursor.fetchall() == ((None,),)
+        claim = f"{look_into[TRACK].name}:{logging.parents[0]}"
+        until(lambda: runs_of(mlflow_uri, claim), commands[TRACK])
+        with server.admin() as also_holds, also_holds.cursor() as lock:
+            tables = (f"{names[INGEST]}.binance_ohlcv", f"{names[PROCESS]}.knime_landing")
+            lock.execute(f"LOCK TABLES {tables[0]} WRITE, {tables[1]} WRITE")
+            for stage, command in ((INGEST, "sync"), (PROCESS, "process")):
+                commands[stage] = cut[stage].start(command)
+                until(partial(held_up, cursor, names[stage]), commands[stage])
+            go_away(server)
+        for stage, command in commands.items():
+            done = finished(command)
+            assert done.returncode == 1, (stage, done.stderr)
+            assert "the database did not answer" in done.stderr
+            assert "Traceback" not in done.stderr
+            assert len(open_batches(look_into[stage], stage)) == 1, "the outage missed the work"
+
+    for stage, command in {INGEST: "sync", PROCESS: "process", TRACK: "track"}.items():
+        again = cut[stage].run(command)
+        assert again.returncode == 0, again.stderr
+        assert look(cut[stage]) == look(clean[stage]), stage
+        with Warehouse.open(cut[stage].settings) as warehouse:
+            left, done = batches(warehouse, stage)
+        assert (left.status, done.status) == ("failed", "committed")
+    (run,) = runs_of(mlflow_uri, claim)
+    assert run.info.status == "FINISHED"
+
+
+def until(true, command):
+    """Wait for something that comes true while a command is at work."""
+    while not (found := true()):
+        assert command.poll() is None, command.communicate()
+        time.sleep(0.02)
+    return found
+
+
+def open_batches(warehouse, stage):
+    with warehouse.reading() as connection:
+        return ledger.running(connection, stage)
+
+
+def held_up(cursor, database):
+    """Whether a statement waits for one of the database's tables."""
+    cursor.execute(
+        "SELECT 1 FROM information_schema.processlist "
+        "WHERE db = %s AND state = 'Waiting for table metadata lock'",
+        [database],
+    )
+    return cursor.fetchall()
 
 
 def test_gone_before_a_command_starts(place, server, mlflow_uri):
@@ -215,6 +271,78 @@ def test_a_file_that_may_not_grow_is_said_and_nothing_is_lost(place):
     for one in (clean, full):
         assert one.run("sync").returncode == 0
     assert look(full) == look(clean)
+
+
+def test_a_ledger_that_may_not_grow_ends_in_one_run(place, mlflow_uri):
+    """Tracking itself writes little: a few pages of its log, and not one more."""
+    full = prepared(place("full", tracking_uri=mlflow_uri))
+    process(full.settings)
+    before = look(full)
+    done = full.run(
+        "track", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (38_000, 38_000))
+    )
+    assert done.returncode == 1, done.stderr
+    assert "is it full" in done.stderr or "disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    with Warehouse.open(full.settings) as warehouse:
+        (batch,) = batches(warehouse, PROCESS)
+        assert ledger.COMMITTED not in {one.status for one in batches(warehouse, TRACK)}
+        claim = f"{warehouse.name}:{batch.id}"
+    begun = [run.info.run_id for run in runs_of(mlflow_uri, claim)]
+    assert full.run("track").returncode == 0
+    assert look(full) == before
+    (run,) = runs_of(mlflow_uri, claim)
+    assert run.info.status == "FINISHED"
+    assert begun in ([], [run.info.run_id])
+
+
+@pytest.fixture
+def small_server(mariadb):
+    """A MariaDB whose data may not grow beyond 24 MB."""
+    folder = Path(tempfile.mkdtemp(prefix="bms"))
+    small = type(mariadb)(folder)
+    try:
+        small.install()
+        limit = "--innodb-data-file-path=ibdata1:12M:autoextend:max:24M"
+        small.start("--innodb-file-per-table=0", limit)
+        yield small
+    finally:
+        small.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fill_up(cursor, size):
+    while True:
+        cursor.execute("INSERT INTO filler.rest VALUES (REPEAT('x', %s))", [size])
+
+
+def test_a_full_server_is_said_and_nothing_is_lost(place, small_server):
+    full, clean = {}, {}
+    for stage in ("sync", "process"):
+        full[stage] = replace(place(f"full-{stage}"), warehouse_url=small_server.database())
+        clean[stage] = place(f"clean-{stage}", mariadb=True)
+    for one in (full["process"], clean["process"]):
+        prepared(one, count=3000)
+    Warehouse.open(full["sync"].settings).close()
+    before = {stage: look(one) for stage, one in full.items()}
+    with small_server.admin() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE filler")
+        cursor.execute("CREATE TABLE filler.rest (filling LONGTEXT)")
+        for size in (200_000, 10_000):
+            with pytest.raises(pymysql.OperationalError, match="is full"):
+                fill_up(cursor, size)
+        for stage, one in full.items():
+            done = one.run(stage, "--json")
+            assert (done.returncode, done.stdout) == (1, ""), done.stderr
+            assert "disk is full" in done.stderr
+            assert "Traceback" not in done.stderr
+            assert look(one) == before[stage]
+        cursor.execute("DROP DATABASE filler")
+    for stage in ("sync", "process"):
+        for one in (full[stage], clean[stage]):
+            done = one.run(stage)
+            assert done.returncode == 0, done.stderr
+        assert look(full[stage]) == look(clean[stage]), stage
 
 
 def test_a_small_disk_of_its_own_fills_up(place):

@@ -1,6 +1,8 @@
 """kill -9 of a stage's whole tree at random moments, and then a rerun: the same tables."""
 
+import os
 import random
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,15 +13,15 @@ import pytest
 from bentley.stages.ingest import sync
 from bentley.stages.process import process
 from bentley.stages.track import track
-from bentley.tracking.runs import Tracker
 from bentley.warehouse import ledger
 from bentley.warehouse.ledger import INGEST, PROCESS, TRACK
 from bentley.warehouse.warehouse import Warehouse
-from e2e.faults.conftest import finished, kill_tree
+from e2e.faults.conftest import finished, kill_tree, runs_of
 from unit.stages.chain_support import batches, consumed, digest, ingest_unchecked, series
 
 KILLS = 20
-SEED = 20_240_917
+SEED = int(os.environ.get("KILL_SEED") or random.randrange(10**9))
+"""Of the moments: new ones in every session, the same again with KILL_SEED."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ def measured(place, stage, command):
     assert done.returncode == 0, done.stderr
     with Warehouse.open(place.settings) as warehouse:
         work = max(batch.seconds for batch in batches(warehouse, stage))
+    sys.stdout.write(f"KILL_SEED={SEED}: {command} took {duration:.2f} s, its work {work:.2f} s\n")
     rng = random.Random(SEED)
     slices = [(at + rng.random()) / KILLS for at in range(KILLS)]
     return [
@@ -175,22 +178,6 @@ def test_track(place, mlflow_uri):
         assert run.info.status == "FINISHED"
         assert run.data.metrics["rows_written"] == written
     assert sum(caught for *_, caught in trials) >= KILLS // 3
-
-
-def bears(run, claim):
-    """Whether a run bears the claim of a warehouse's batch, whatever stands behind it."""
-    return any(f"{value}:".startswith(f"{claim}:") for value in run.data.tags.values())
-
-
-def runs_of(uri, claim):
-    """Every run in MLflow that bears the claim, deleted ones apart."""
-    with Tracker(uri)._edge.call("look") as client:
-        experiments = [one.experiment_id for one in client.search_experiments()]
-        found = []
-        for experiment in experiments:
-            page = client.search_runs([experiment], max_results=1000)
-            found += [run for run in page if bears(run, claim)]
-        return found
 
 
 @pytest.mark.parametrize("server", [False, True], ids=["sqlite", "mariadb"])

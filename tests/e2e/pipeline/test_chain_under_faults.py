@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+import sqlalchemy as sa
 
 from bentley.warehouse import ledger
-from bentley.warehouse.ledger import INGEST, PROCESS
+from bentley.warehouse.ledger import FAILED, INGEST, PROCESS, TRACK
+from bentley.warehouse.schema import batches, mlflow_runs
 from unit.stages.chain_support import ingest_batch, ingest_unchecked, series
 
 pytestmark = pytest.mark.timeout(600)
@@ -19,29 +22,63 @@ HOUR = 3_600_000
 STAGE_DAGS = ("airbyte_sync_dag", "knime_cli_workflow", "mlflow_logging_dag")
 
 
-def test_four_events_within_a_second(live):
-    for _ in range(4):
-        live.sync_beside()
-    assert live.asset_id  # looked up before the clock runs
-    started = time.monotonic()
-    for _ in range(4):
+def test_four_events_within_a_second_beside_a_consumer_at_work(live):
+    """Airflow makes fewer runs of them than events; the first has read the ledger before any."""
+    with live.locked("knime_landing"):
+        first = live.commit()
         live.emit()
-    assert time.monotonic() - started < 1
+        (at_work,) = live.until(lambda: live.at_work(PROCESS), "the consumer has read its work")
+        with live.syncing():
+            ready = [live.begin() for _ in range(4)]
+            started = time.monotonic()
+            for one in ready:
+                live.close(one)
+                live.emit()
+        assert time.monotonic() - started < 1
+        assert at_work.parents == (first,)
+        assert live.at_work(PROCESS) == [at_work]
+        assert len(live.unconsumed(PROCESS)) == 5
     live.settle()
 
 
 def test_a_consumer_slower_than_its_producer(live):
-    with live.warehouse.lock(PROCESS, wait_seconds=30) as held:
-        assert held
-        for _ in range(4):
-            live.sync_beside()
-            live.emit()
-            time.sleep(1)
+    """What comes while it works was not in what it read, and no event tells of the last."""
+    with live.locked("knime_landing"):
+        live.commit()
+        live.emit()
+        (at_work,) = live.until(lambda: live.at_work(PROCESS), "the consumer has read its work")
+        live.exchange.advance(HOUR)
+        assert finished(live.sync_beside())["rows_news"] > 0
+        assert live.at_work(PROCESS) == [at_work]
+        assert len(live.unconsumed(PROCESS)) == 2
+    live.settle()
+
+
+def test_a_consumer_that_failed_for_good_is_woken_when_it_can_work_again(live):
+    with live.away("knime_processed"):
+        batch = live.commit()
+        live.emit()
+        live.until(lambda: failed_attempt(live, PROCESS, batch), "the consumer fails")
+    live.settle()
+
+
+def test_bentley_sync_beside_the_sync_of_the_dag(live):
+    live.exchange.advance(HOUR)
+    live.exchange.faults([{"kind": "slow", "delay": 4, "count": 2, "path": "/api/v3/klines"}])
+    run_id = live.airflow.trigger("airbyte_sync_dag").run_id
+    (of_dag,) = live.until(lambda: live.at_work(INGEST), "the sync is at work")
+    assert of_dag.dag_run == f"airbyte_sync_dag/{run_id}"
+    beside = live.sync_beside()
+    live.until(lambda: waits_for_lock(live), "the command waits for its turn")
+    assert live.at_work(INGEST) == [of_dag]
+    report = finished(beside)
+    assert report["batch_id"] > of_dag.id
+    assert live.ended("airbyte_sync_dag", run_id) == "success"
     live.settle()
 
 
 def test_a_batch_that_no_event_announced(live):
-    live.sync_beside()
+    live.commit()
     live.settle()
 
 
@@ -56,9 +93,10 @@ def test_stages_triggered_by_hand(live):
 @pytest.mark.parametrize("dag_id", ["knime_cli_workflow", "mlflow_logging_dag"])
 def test_a_consumer_paused_while_events_came(live, dag_id):
     live.airflow.pause(dag_id)
-    live.sync_beside()
+    live.commit()
     live.emit()
-    time.sleep(5)
+    if dag_id == "mlflow_logging_dag":
+        live.until(lambda: not live.unconsumed(PROCESS), "the bars are processed")
     assert live.waiting() > 0
     if dag_id == "mlflow_logging_dag":  # nobody is started for an event that it won't hear
         live.until(lambda: live.waiting() == 1, "only the paused stage is behind")
@@ -73,12 +111,39 @@ def test_a_killed_sync_task_is_taken_up_again(live):
     live.exchange.advance(HOUR)
     live.exchange.faults([{"kind": "slow", "delay": 20, "count": 2, "path": "/api/v3/klines"}])
     run_id = live.airflow.trigger("airbyte_sync_dag").run_id
-    live.until(lambda: running(live), "the sync is at work")
+    live.until(lambda: live.at_work(INGEST), "the sync is at work")
     live.until(task_of_connector, "the connector is up")
     task_of_connector().kill()
     live.exchange.clear_faults()
     assert live.ended("airbyte_sync_dag", run_id, seconds=240) == "success"
     live.settle()
+
+
+def test_consumers_killed_in_the_midst_of_their_work_are_taken_up_again(live):
+    live.commit()
+    live.emit()
+    (logging,) = live.until(lambda: live.at_work(TRACK), "MLflow's stage is at work", every=0.02)
+    with live.warehouse.engine.connect() as held:
+        # it can make its MLflow run, but can't take down the run's id
+        query = sa.select(mlflow_runs).where(mlflow_runs.c.batch_id == logging.id)
+        assert held.execute(query.with_for_update()).one().run_id is None
+        unfinished = {"filter_string": "attributes.status = 'RUNNING'"}
+        (half,) = live.until(lambda: live.mlflow_runs(**unfinished), "its run is begun")
+        with live.locked("knime_landing"):
+            live.commit()
+            live.emit()
+            (processing,) = live.until(lambda: live.at_work(PROCESS), "KNIME's stage is at work")
+            for dag_id in STAGE_DAGS[1:]:
+                task = live.task_of(dag_id)
+                task.parent().kill()  # its supervisor first, lest it report the task's end
+                task.kill()
+            assert live.at_work(TRACK) == [logging]
+            assert live.at_work(PROCESS) == [processing]
+        held.rollback()
+    live.settle()
+    for killed in (logging, processing):
+        assert batch(live, killed.id).status == FAILED
+    assert half.info.run_id in {run.info.run_id for run in live.mlflow_runs()}
 
 
 def test_two_masters_and_a_sync_by_hand_at_once(live):
@@ -137,9 +202,32 @@ def reported(live, run_id: str) -> str:
     return Path(report["report"]).read_text()
 
 
-def running(live) -> list[ledger.Batch]:
+def batch(live, batch_id) -> ledger.Batch:
     with live.warehouse.reading() as connection:
-        return ledger.running(connection, INGEST)
+        return ledger.get(connection, batch_id)
+
+
+def failed_attempt(live, stage, parent) -> bool:
+    """Whether a run of the stage's DAG has failed over the batch."""
+    with live.warehouse.reading() as connection:
+        tried = ledger._load(connection, batches.c.stage == stage)
+    runs = [one.dag_run.split("/") for one in tried if parent in one.parents]
+    return any(live.airflow.run(*run).state == "failed" for run in runs)
+
+
+def waits_for_lock(live) -> bool:
+    """Whether somebody has asked for a lock, which another one has."""
+    with live.warehouse.reading() as connection:
+        seen = connection.exec_driver_sql("SHOW FULL PROCESSLIST").mappings()
+        return any(
+            "GET_LOCK" in (one["Info"] or "") and one["State"] == "User lock" for one in seen
+        )
+
+
+def finished(command) -> dict:
+    out, err = command.communicate(timeout=120)
+    assert command.returncode == 0, err
+    return json.loads(out)
 
 
 def task_of_connector() -> psutil.Process | None:
