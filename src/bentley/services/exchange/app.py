@@ -8,14 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from bentley.domain.errors import ConfigurationError
-from bentley.services.exchange import answers, control, parameters
+from bentley.services.exchange import answers, parameters
 from bentley.services.exchange.clock import Clock, wall_millis
 from bentley.services.exchange.faults import Fault, Faults
 from bentley.services.exchange.limits import WEIGHT_LIMIT, Refused, WeightLimiter
@@ -184,16 +182,6 @@ async def _hang_up(scope: Scope, receive: Receive) -> None:
     scope["state"]["hang_up"]()
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def create_app(exchange: Exchange) -> Starlette:
-    """The exchange as an ASGI application; it needs the connections of `server`."""
-    return Starlette(
-        routes=[
-            *control.routes(exchange),
-            Route("/{path:path}", exchange.answer, methods=["GET"]),
-        ]
-    )
 
 
 def _rate_limits(weight: int) -> list[dict[str, Any]]:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from bentley.domain.errors import ConfigurationError
 from bentley.services.exchange import answers
-
-if TYPE_CHECKING:
-    from bentley.services.exchange.app import Exchange
+from bentley.services.exchange.app import Exchange
 
 _BAD_REQUEST = 400
 Steer = Callable[[Any], Any]
+
+
+def create_app(exchange: Exchange) -> Starlette:
+    """The exchange with its control as an ASGI application; it needs the connections of `server`."""
+    api = Route("/{path:path}", exchange.answer, methods=["GET"])
+    return Starlette(routes=[*routes(exchange), api])
 
 
 def routes(exchange: Exchange) -> list[Route]:

@@ -16,9 +16,9 @@ import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from bentley.domain.errors import ConfigurationError, FatalError
-from bentley.services.exchange.app import Exchange, create_app
+from bentley.services.exchange.app import Exchange
 from bentley.services.exchange.clock import Clock
-from bentley.services.exchange.control import counted
+from bentley.services.exchange.control import counted, create_app
 from bentley.services.exchange.limits import WEIGHT_LIMIT
 from bentley.services.exchange.market import Market
 
