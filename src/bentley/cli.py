@@ -316,6 +316,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         said = f"the module {error.name!r} is missing: run `make setup`"
         _end(said, "ConfigurationError", EXIT_USAGE)
+    except OSError as error:  # a full disk, a folder that may not be written
+        _end(f"this machine refused: {error}", "FatalError", EXIT_FAILURE)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else EXIT_OK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bentley import cli
+from bentley import cli, output
 from bentley.services import airflow_db
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -62,6 +63,20 @@ def test_a_failure_of_the_work_is_exit_1_and_json_stays_clean(bentley):
     assert "http://127.0.0.1:9" in said["error"]
     assert done.stderr.splitlines()[-1] == f"bentley: {said['error']}"
     assert "secret" not in done.stdout + done.stderr
+
+
+def test_what_the_machine_refuses_is_a_line_and_no_traceback(monkeypatch, capsys):
+    def full(**_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/picture.png")
+
+    monkeypatch.setattr(cli, "app", full)
+    monkeypatch.setattr(sys, "argv", ["bentley", "track", "--json"])
+    monkeypatch.setattr(output, "_written", [])
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    seen = capsys.readouterr()
+    assert "No space left on device: '/tmp/picture.png'" in seen.err
+    assert json.loads(seen.out)["kind"] == "FatalError"
 
 
 def test_a_run_that_is_stopped_before_its_result_says_so_in_json(tmp_path):
