@@ -6,7 +6,14 @@ from typing import Any
 
 from airflow.sdk import dag, task
 from assets import BINANCE_OHLCV
-from bentley_tasks import PATIENT, announcer, note_report, pipeline_runs, run_link
+from bentley_tasks import (
+    PATIENT,
+    announcer,
+    from_its_next_tick,
+    note_report,
+    pipeline_runs,
+    run_link,
+)
 
 
 @dag(
@@ -34,4 +41,4 @@ def airbyte_sync_dag() -> None:
     sync() >> announcer(BINANCE_OHLCV, "process")()
 
 
-airbyte_sync_dag()
+from_its_next_tick(airbyte_sync_dag())

@@ -9,7 +9,7 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import dag, task
 from bentley_operators import FollowChain
-from bentley_tasks import DEFAULTS, failure_before, run_link
+from bentley_tasks import DEFAULTS, failure_before, from_its_next_tick, run_link
 
 _PIPELINE_RUN = "{{ dag_run.run_id }}"
 _SYNC_RUN = "master__{{ dag_run.run_id }}"
@@ -66,4 +66,4 @@ def bentley_master_orchestration() -> None:
     start >> follow >> verify()
 
 
-bentley_master_orchestration()
+from_its_next_tick(bentley_master_orchestration())

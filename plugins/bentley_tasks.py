@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, task
+from airflow.sdk import Asset, CronTriggerTimetable, task
 from airflow.sdk.exceptions import AirflowSkipException
 from bentley_retry import BentleyRetryPolicy
 
@@ -28,6 +28,16 @@ PATIENT: dict[str, Any] = DEFAULTS | {
 """For what depends on the exchange, whose outages last minutes: ten of them at the least."""
 
 _LONGEST_RUN_ID = 250
+
+
+def from_its_next_tick(dag: Any) -> None:
+    """Let a schedule begin with its next tick.
+
+    Airflow would also run the tick that has just passed (for a tenth of the interval), as soon
+    as the DAG is unpaused: beside the run for whose sake it is unpaused, and ahead of it.
+    """
+    nothing = timedelta(milliseconds=1)  # a database may give back 0.0 as 0, which reads as False
+    dag.timetable = CronTriggerTimetable(dag.schedule, timezone="UTC", run_immediately=nothing)
 
 
 def pipeline_runs(dag_run: Any) -> list[str]:

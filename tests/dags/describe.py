@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
+import time_machine
 from airflow.dag_processing.dagbag import DagBag
 from airflow.models.taskinstance import TaskInstance
 from airflow.serialization.serialized_objects import DagSerialization
+from airflow.timetables.base import TimeRestriction
 
 ENDED = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -31,6 +33,15 @@ def delays(task) -> list[float]:
     return [(TaskInstance.next_retry_datetime(one) - ENDED).total_seconds() for one in tries]
 
 
+def first_run(timetable) -> str | None:
+    """When a DAG runs first that is unpaused a minute after midnight."""
+    with time_machine.travel(ENDED + timedelta(minutes=1), tick=False):
+        found = timetable.next_dagrun_info(
+            last_automated_data_interval=None, restriction=TimeRestriction(None, None, False)
+        )
+    return found and found.run_after.isoformat()
+
+
 sys.path.append(sys.argv[1])  # as the processor does for a bundle
 bag = DagBag(sys.argv[1])
 found = {}
@@ -43,6 +54,7 @@ for dag_id, dag in bag.dags.items():
         if isinstance(dag.schedule, str)
         else sorted(asset.name for asset in dag.schedule),
         "catchup": dag.catchup,
+        "first_run": first_run(scheduled.timetable),
         "max_active_runs": dag.max_active_runs,
         "tasks": sorted(task.task_id for task in dag.tasks),
         "outlets": sorted(outlet.name for task in dag.tasks for outlet in task.outlets),

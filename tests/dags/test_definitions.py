@@ -20,6 +20,16 @@ def test_ids_owners_and_schedules(described):
     }
 
 
+def test_a_schedule_begins_with_its_next_tick(described):
+    first = {dag_id: dag["first_run"] for dag_id, dag in described["dags"].items()}
+    assert first == {
+        "airbyte_sync_dag": "2024-01-01T01:00:00+00:00",
+        "bentley_master_orchestration": "2024-01-02T00:00:00+00:00",
+        "knime_cli_workflow": None,
+        "mlflow_logging_dag": None,
+    }
+
+
 def test_who_emits_what(described):
     outlets = {dag_id: dag["outlets"] for dag_id, dag in described["dags"].items()}
     assert outlets == {
