@@ -1,5 +1,6 @@
 """The stages by their command, on databases and an exchange that can be made to fail."""
 
+import json
 import os
 import subprocess
 import sys
@@ -77,6 +78,14 @@ def finished(process: subprocess.Popen, timeout: float = 150) -> subprocess.Comp
     for secret in SECRETS:
         assert secret not in out + err
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def failed(done: subprocess.CompletedProcess) -> str:
+    """Return what a command that failed under --json says, the same on both of its streams."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    said = json.loads(done.stdout)["error"]
+    assert said in done.stderr
+    return said
 
 
 def kill_tree(process: subprocess.Popen) -> None:
