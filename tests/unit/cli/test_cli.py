@@ -70,6 +70,7 @@ def test_what_the_machine_refuses_is_a_line_and_no_traceback(monkeypatch, capsys
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/picture.png")
 
     monkeypatch.setattr(cli, "app", full)
+    monkeypatch.setattr(cli.structlog, "configure", lambda **_: None)  # it is every test's
     monkeypatch.setattr(sys, "argv", ["bentley", "track", "--json"])
     monkeypatch.setattr(output, "_written", [])
     with pytest.raises(SystemExit, match="1"):
