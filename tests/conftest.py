@@ -19,6 +19,7 @@ import pytest
 
 from bentley import settings as bentley_settings
 from bentley.settings import Settings
+from support import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDED = ROOT.parent / "shared" / "data"
@@ -50,12 +51,6 @@ def recorded() -> Path:
             pytest.fail("the recorded market data (../shared/data) is not here")
         pytest.skip("the recorded market data (../shared/data) is not here")
     return RECORDED
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class MariaDb:

@@ -1,7 +1,6 @@
 """A real MLflow server on SQLite, started once for all tests of this folder."""
 
 import os
-import socket
 import subprocess
 
 import psutil
@@ -9,12 +8,7 @@ import pytest
 
 from bentley.tracking.runs import Tracker
 from bentley.tracking.server import server_command, server_env, wait_ready
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from support import free_port
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -35,6 +34,7 @@ from bentley.warehouse.ledger import COMMITTED, INGEST, PROCESS, TRACK
 from bentley.warehouse.schema import batches
 from bentley.warehouse.warehouse import Warehouse
 from e2e.pipeline import planted
+from support import free_port
 from unit.stages.chain_support import add_rows
 
 HOUR = 3_600_000
@@ -197,12 +197,6 @@ class Live:
         return self.airflow.run(dag_id, run_id).state
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="package")
 def live(tmp_path_factory, mariadb) -> Iterator[Live]:
     """The pipeline, up for all tests; at its end, nothing that it wrote may hold its password."""
@@ -210,14 +204,14 @@ def live(tmp_path_factory, mariadb) -> Iterator[Live]:
     home = tmp_path_factory.mktemp("live")
     address = planted.plant(mariadb)
     with ExchangeServer(market, now=START) as exchange, planted.ProcessList() as process_list:
-        mlflow_port = _free_port()
+        mlflow_port = free_port()
         settings = bentley_settings.load(
             home=home,
             exchange_url=exchange.url,
             warehouse_url=address,
             symbols="BTCUSDT ETHUSDT",
             since=START - 3 * 24 * HOUR,
-            airflow_port=_free_port(),
+            airflow_port=free_port(),
             mlflow_port=mlflow_port,
         )
         with services(settings, say=lambda _: None) as up, up.client() as airflow:

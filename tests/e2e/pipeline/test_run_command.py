@@ -22,21 +22,12 @@ import pytest
 import sqlalchemy as sa
 
 from bentley.domain.bars import DECIMALS, FIELDS
+from support import free_port
 
 pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).resolve().parents[3]
 SYMBOLS = ("BTCUSDT", "ADAUSDT")
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @dataclass
@@ -74,7 +65,7 @@ class Home:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.airflow_port, self.mlflow_port = free_ports(2)
+        self.airflow_port, self.mlflow_port = free_port(), free_port()
 
     def bentley(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

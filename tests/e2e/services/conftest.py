@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from bentley.services import airflow, airflow_db
 from bentley.services.airflow_api import AirflowClient
 from bentley.services.processes import ProcessGroup
+from support import free_port
 
 PROBE = """
 import datetime
@@ -67,12 +67,6 @@ class Airflow:
     env: dict[str, str]
     home: Path
     port: int
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import stat
 import subprocess
 import time
@@ -15,14 +14,9 @@ from bentley.domain.errors import FatalError, RetriableError
 from bentley.services import airflow, airflow_db, ports, trees
 from bentley.services.airflow_api import AirflowClient
 from bentley.services.processes import ProcessGroup
+from support import free_port
 
 pytestmark = pytest.mark.timeout(240)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(condition, seconds: float = 60.0):

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from bentley.services.findings import Finding, healthy, tools
 from bentley.warehouse.migrate import HEAD
 from bentley.warehouse.schema import binance_ohlcv
 from bentley.warehouse.warehouse import Warehouse
+from support import free_port
 
 NOW = 1_800_000_000_000
 SERVER_TIME = doctor_tools.exchange.server_time
@@ -38,12 +38,6 @@ with socket.create_server(("127.0.0.1", 0)) as server:
 def exchange_answers(monkeypatch):
     monkeypatch.setattr(doctor_tools.exchange, "server_time", lambda *_, **__: NOW)
     monkeypatch.setattr(doctor_tools.time, "time", lambda: NOW / 1000)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def load(home: Path, **more):

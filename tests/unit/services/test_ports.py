@@ -7,18 +7,13 @@ import pytest
 
 from bentley.domain.errors import ConfigurationError
 from bentley.services import ports
+from support import free_port
 
 
 @pytest.fixture
 def listener():
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_free_ports_pass():
