@@ -31,6 +31,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Share the tests out: one process takes those of whole services, the others a file at a time.
+
+    Two Airflows at once would only wait for each other. They come first, being the longest.
+    """
+    items.sort(key=lambda item: "/e2e/" not in item.path.as_posix())
+    for item in items:
+        group = "e2e" if "/e2e/" in item.path.as_posix() else item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_caller(monkeypatch, tmp_path_factory):
     for name in list(os.environ):
