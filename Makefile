@@ -23,7 +23,7 @@ run: setup ## Start the pipeline and its pages, and stay up until Ctrl-C
 
 .PHONY: test
 test: setup ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 .PHONY: bench
 bench: setup ## Measure speed and memory, side by side with the usual ways

@@ -16,6 +16,7 @@ from typing import Any
 
 import pymysql
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from bentley import settings as bentley_settings
 from bentley.settings import Settings
@@ -31,16 +32,24 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # ahead of xdist, which reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Share the tests out: one process takes those of whole services, the others a file at a time.
+class Sharing(LoadScopeScheduling):
+    """Gives one process the tests of whole services, and the others a file at a time.
 
-    Two Airflows at once would only wait for each other. They come first, being the longest.
+    Two Airflows at once would only wait for each other.
     """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "e2e" if "/e2e/" in file else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing:
+    return Sharing(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of whole services: they take longest."""
     items.sort(key=lambda item: "/e2e/" not in item.path.as_posix())
-    for item in items:
-        group = "e2e" if "/e2e/" in item.path.as_posix() else item.path.as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
