@@ -21,6 +21,8 @@ INNER = (
     "array-size", "0", "1", "operator", "columnV2", "regularChoice", "specialChoice_Internals",
     "predicateValues", "values", "mode", "path", "factoryID", "InclList", "columnNames",
     "aggregationMethod", "inclMissingVals", "cell_class", "RowFilter_TypeID", "tableName",
+    "csvFormatParams", "fileEncodingParams", "fileEncoding", "specs", "spec", "columnTransformation",
+    "columnName", "name", "type",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Nodes that bring tables in: CSV Reader and Table Creator."""
+"""The CSV Reader."""
 
 from __future__ import annotations
 
@@ -310,76 +310,3 @@ def _guess(column: pl.Series) -> pl.DataType:
         if not cells.cast(dtype, strict=False).has_nulls():
             return dtype
     return pl.String()
-
-
-@register("org.knime.base.node.io.tablecreator.TableCreator2NodeFactory")
-class TableCreator(BaseNode):
-    """The small table that its user typed in; cells left out are missing."""
-
-    keys = frozenset(
-        {
-            "rowIndices",
-            "columnIndices",
-            "values",
-            "rowIdPrefix",
-            "rowIdSuffix",
-            "rowIdStartValue",
-            "highlightOutputTable",
-            "columnProperties/*/ColumnName",
-            "columnProperties/*/ColumnClass",
-            "columnProperties/*/SkipThisColumn",
-            "columnProperties/*/MissValuePattern",
-            "columnProperties/*/FormatParameter",
-            "columnProperties/*/UserSetValues",
-            "columnProperties/*/ReadPossValsFromFile",
-            "columnProperties/*/PossValues",
-            "columnProperties/*/LowerBound",
-            "columnProperties/*/UpperBound",
-        }
-    )
-    inputs: ClassVar[tuple[int, ...]] = ()
-
-    def lacks(self) -> Iterable[str]:
-        """Columns of other types than text, numbers and booleans."""
-        for column in self.model.config("columnProperties").configs():
-            kind = column.config("ColumnClass").text("cell_class")
-            if kind not in KNIME_TYPES:
-                yield f"column {column.text('ColumnName')!r} of type {kind!r} is not supported"
-
-    def run(self, inputs: Mapping[int, Port], context: Context) -> dict[int, Port]:
-        """The table on port 1."""
-        del inputs, context
-        rows = [_index(value) for value in self.model.array("rowIndices")]
-        places = [_index(value) for value in self.model.array("columnIndices")]
-        cells = self.model.array("values")
-        height = max(rows, default=-1) + 1
-        columns = []
-        for at, column in enumerate(self.model.config("columnProperties").configs()):
-            texts: list[str | None] = [None] * height
-            for row, place, value in zip(rows, places, cells, strict=True):
-                if place == at:
-                    texts[row] = None if value is None else str(value)
-            if column.flag("SkipThisColumn"):
-                continue
-            columns.append(_typed_column(column, texts))
-        return {1: pl.DataFrame(columns)}
-
-
-def _index(value: object) -> int:
-    if not isinstance(value, int):
-        msg = f"{value!r} among 'rowIndices' and 'columnIndices' is no index"
-        raise ConfigurationError(msg)
-    return value
-
-
-def _typed_column(column: Config, texts: list[str | None]) -> pl.Series:
-    name, missing = column.text("ColumnName"), column.text("MissValuePattern")
-    dtype = KNIME_TYPES[column.config("ColumnClass").text("cell_class")]
-    cells = [None if text == missing and text is not None else text for text in texts]
-    if dtype == pl.Boolean:
-        return pl.Series(name, [None if c is None else c.lower() == "true" for c in cells], dtype)
-    try:
-        return pl.Series(name, cells, pl.String()).cast(dtype)
-    except pl.exceptions.InvalidOperationError:
-        msg = f"column {name!r} holds text that is no {dtype}"
-        raise ConfigurationError(msg) from None
