@@ -461,6 +461,12 @@ GROUPS = pl.DataFrame(
 )
 
 
+def test_settings_of_an_aggregation_are_refused(lacks):
+    settings = groupby(["g"], ("v", "Sum_V2.5.2"))
+    settings["aggregationOperatorSettings"] = {"Sum_V2.5.2_v": {"new": 1}}
+    assert lacks(GROUPBY, settings) == ["setting 'aggregationOperatorSettings' is not supported"]
+
+
 def test_groups_come_sorted_with_names_as_knime_gives_them(run_node):
     settings = groupby(["g"], ("v", "Sum_V2.5.2"), ("v", "Mean_V4.6"), ("v", "Count"))
     found = run_node(GROUPBY, settings, GROUPS)
