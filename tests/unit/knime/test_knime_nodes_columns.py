@@ -104,6 +104,11 @@ def test_math_formula_appends_replaces_and_rounds(run_node):
     assert huge["new"].to_list() == [None, None]
 
 
+def test_a_function_whose_rounding_is_not_known_is_refused(lacks):
+    (lack,) = lacks(MATH, formula("roundHalfUp($a$, 2)"))
+    assert "function 'roundHalfUp' is not supported (known: COL_MAX, " in lack
+
+
 def test_a_taken_name_is_made_unique(run_node):
     assert run_node(MATH, formula("1", replaced_column="a"), FRAME).columns[-1] == "a (#1)"
 
