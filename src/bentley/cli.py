@@ -236,7 +236,9 @@ def _variables(given: list[str] | None, known: Mapping[str, Any]) -> dict[str, A
     found: dict[str, Any] = {}
     for text in given or ():
         name, sign, value = text.partition("=")
-        kind = type(known.get(name, ""))
+        value_now = known.get(name)
+        # a path or an array is given as a text, too
+        kind = type(value_now) if isinstance(value_now, (int, float)) else str
         try:
             if not sign or not name:
                 raise ValueError  # noqa: TRY301 - one message serves both

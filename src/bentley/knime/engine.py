@@ -18,8 +18,7 @@ from bentley.domain.errors import BentleyError, ConfigurationError, FatalError
 from bentley.knime import jdbc, nodes, overrides
 from bentley.knime import workflow as workflows
 from bentley.knime.nodes.base import Context, Port
-from bentley.knime.overrides import FlowVariable
-from bentley.knime.workflow import Node, Variable, Workflow
+from bentley.knime.workflow import FlowVariable, Node, Variable, Workflow
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def check(workflow: Workflow, variables: Mapping[str, Variable] | None = None) -
     return found
 
 
-def _node_lacks(workflow: Workflow, node: Node, values: Mapping[str, Variable]) -> list[str]:
+def _node_lacks(workflow: Workflow, node: Node, values: Mapping[str, FlowVariable]) -> list[str]:
     if node.kind != "NativeNode":
         return [f"a {node.kind} (component) is not supported"]
     runner = nodes.REGISTRY.get(node.factory)
@@ -125,7 +124,7 @@ class _Run:
     def __init__(
         self,
         workflow: Workflow,
-        values: Mapping[str, Variable],
+        values: Mapping[str, FlowVariable],
         connections: jdbc.Connections,
         on_node: Callable[[NodeRun], None] | None,
     ) -> None:

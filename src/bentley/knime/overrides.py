@@ -12,15 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 
 from bentley.domain.errors import ConfigurationError
-from bentley.knime.workflow import Variable
+from bentley.knime.workflow import LOCATION, FlowVariable, Variable
 from bentley.knime.xmlconfig import Config, Entry, Value
 
 _PLACEHOLDER = re.compile(r"\$\$\{([SIDL])([^}]*)\}\$\$")
 _INT_MAX = 2**31
-_LOCATION = ("location_present", "file_system_type", "file_system_specifier", "path")
-
-FlowVariable = Variable | Config
-"""A variable's value; that of an array or path variable is the config that KNIME saves it as."""
 
 
 def used(variables: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -108,7 +104,7 @@ def _kind(setting: Entry | Config | None) -> str:
         return "value" if setting is not None else ""
     if "array-size" in setting:
         return "array"
-    return "location" if any(key in setting for key in _LOCATION[:3]) else ""
+    return "location" if any(key in setting for key in LOCATION[:3]) else ""
 
 
 def _fill_array(array: Config, value: FlowVariable, name: str) -> None:
@@ -135,7 +131,7 @@ def _fill_location(location: Config, value: FlowVariable, name: str) -> None:
     path is then one of the local disk, any other stays in the setting's own file system.
     """
     if isinstance(value, Config) and _kind(value) == "location":
-        for key in _LOCATION:
+        for key in LOCATION:
             location.put(key, value.value(key))
     elif isinstance(value, str):
         if PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute():

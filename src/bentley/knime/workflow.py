@@ -18,6 +18,10 @@ from bentley.knime import xmlconfig
 from bentley.knime.xmlconfig import Config
 
 Variable = str | int | float | bool
+FlowVariable = Variable | Config
+"""A variable's value; that of an array or path variable is the config that KNIME saves it as."""
+LOCATION = ("location_present", "file_system_type", "file_system_specifier", "path")
+"""The keys of a file's location, in settings and in path variables."""
 
 WORKFLOW_FILE = "workflow.knime"
 MAX_FILES = 50_000
@@ -63,7 +67,7 @@ class Workflow:
     folder: Path
     nodes: dict[str, Node] = field(default_factory=dict)
     connections: list[Connection] = field(default_factory=list)
-    variables: dict[str, Variable | None] = field(default_factory=dict)
+    variables: dict[str, FlowVariable | None] = field(default_factory=dict)
 
 
 def load(path: Path) -> Workflow:
@@ -156,10 +160,26 @@ def _load(files: _Files, name: str, folder: Path) -> Workflow:
     root = flat.read(PurePosixPath(WORKFLOW_FILE))
     workflow = Workflow(name=name, created_by=root.text("created_by"), folder=folder)
     for variable in root.config("workflow_variables").configs():
-        workflow.variables[variable.text("name")] = variable.value("value")
+        workflow.variables[variable.text("name")] = _saved(variable)
     workflow.nodes = flat.nodes
     workflow.connections = sorted(flat.connections())
     return workflow
+
+
+def _saved(variable: Config) -> FlowVariable | None:
+    """A saved variable's value: under `value`, but a path's keys lie beside the variable's name.
+
+    None where it has none that can be used: a location that isn't there, or credentials.
+    """
+    value = variable.config("value")
+    if "array-size" in value:
+        return value
+    if "path" not in variable:
+        return variable.value("value")
+    location = Config("value")
+    for key in LOCATION:
+        location.put(key, variable.value(key))
+    return location
 
 
 def _parse(files: _Files, name: PurePosixPath) -> Config:
@@ -260,7 +280,7 @@ def _repath(config: Config, path: str) -> None:
             _repath(child, f"{path}/{key}" if path else key)
 
 
-def values(workflow: Workflow, given: Mapping[str, Variable]) -> dict[str, Variable]:
+def values(workflow: Workflow, given: Mapping[str, Variable]) -> dict[str, FlowVariable]:
     """The workflow's variables with `given` put over them.
 
     Raises ConfigurationError where `given` names one that the workflow doesn't have, which

@@ -21,6 +21,8 @@ INNER = (
     "array-size", "0", "1", "operator", "columnV2", "regularChoice", "specialChoice_Internals",
     "predicateValues", "values", "mode", "path", "factoryID", "InclList", "columnNames",
     "aggregationMethod", "inclMissingVals", "cell_class", "RowFilter_TypeID", "tableName",
+    "csvFormatParams", "fileEncodingParams", "fileEncoding", "specs", "spec", "columnTransformation",
+    "columnName", "name", "type",
 )  # fmt: skip
 
 
@@ -118,6 +120,11 @@ PREPROC = "org.knime.base.node.preproc."
             f"{PREPROC}pmml.missingval.compute.MissingValueHandlerNodeFactory",
             "columnSettings/0/settings/settings/new",
         ),
+        (f"{PREPROC}colconvert.stringtonumber2.StringToNumber2NodeFactory", "parse_type/new"),
+        (f"{PREPROC}colconvert.stringtonumber2.StringToNumber2NodeFactory", "include/new"),
+        (f"{PREPROC}colconvert.numbertostring2.NumberToString2NodeFactory", "include/new"),
+        (f"{PREPROC}columnlag.LagColumnNodeFactory", "columnV2/new"),
+        (f"{PREPROC}constantvalue.ConstantValueColumnNodeFactory", "column-type/new"),
         (
             "org.knime.database.extension.mysql.node.connector.MySQLDBConnectorNodeFactory",
             "mysql-connection/new",
@@ -126,6 +133,22 @@ PREPROC = "org.knime.base.node.preproc."
             "org.knime.database.node.io.write2.DBWrite2NodeFactory",
             "setDataColumns/manualFilter/new",
         ),
+    ]
+    + [
+        (f"{PREPROC}joiner3.Joiner3NodeFactory", path)
+        for path in (
+            "matchingCriteria/0/new",
+            "matchingCriteria/0/leftTableColumnV2/new",
+            "matchingCriteria/0/rightTableColumnV2/new",
+            "leftColumnSelectionConfig/new",
+            "rightColumnSelectionConfig/name_pattern/new",
+            "leftColumnSelectionConfigV2/patternFilter/new",
+            "rightColumnSelectionConfigV2/new",
+        )
+    ]
+    + [
+        (f"{PREPROC}groupby.GroupByNodeFactory", path)
+        for path in ("grouByColumns/new", "aggregationColumn/new")
     ],
 )
 def test_an_unknown_nested_setting_is_reported_with_its_path(factory, path):

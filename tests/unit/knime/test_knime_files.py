@@ -22,6 +22,7 @@ FILES = "org.knime.base.node.io.filehandling.csv."
 READER = f"{FILES}reader.CSVTableReaderNodeFactory"
 WRITER = f"{FILES}writer.CSVWriter2NodeFactory"
 CREATOR = "org.knime.base.node.io.tablecreator.TableCreator2NodeFactory"
+LATEST_CREATOR = "org.knime.base.node.io.tablecreator.TableCreator3NodeFactory"
 CELLS = "org.knime.core.data.def."
 
 
@@ -338,6 +339,61 @@ def test_table_creator(run_node, lacks):
     assert found.dtypes == [pl.String, pl.Int32]
     settings["columnProperties"]["1"] = column("n", "DateCell")
     assert lacks(CREATOR, settings) == [f"column 'n' of type '{CELLS}DateCell' is not supported"]
+
+
+def created(name, cell, *values):
+    """A column as the latest Table Creator saves it."""
+    kind = {"cell_class": CELLS + cell, "is_null": False}
+    return {"name": name, "type": kind, "values": [*values]}
+
+
+def latest_creator(rows, *columns):
+    return {
+        "numRows": ("xlong", rows),
+        "columns": {str(at): column for at, column in enumerate(columns)},
+    }
+
+
+def test_the_latest_table_creator_fills_short_columns_up(run_node):
+    found = run_node(
+        LATEST_CREATOR,
+        latest_creator(
+            4,
+            created("s", "StringCell", "alpha", "", None),
+            created("i", "IntCell", "1", "-2", "3", "4", "5"),
+            created("l", "LongCell", "5000000000"),
+            created("d", "DoubleCell", "1.5", None, "1e3"),
+            created("b", "BooleanCell", "TRUE", "no"),
+        ),
+    )
+    assert found.dtypes == [pl.String, pl.Int32, pl.Int64, pl.Float64, pl.Boolean]
+    assert found.rows() == [
+        ("alpha", 1, 5_000_000_000, 1.5, True),
+        ("", -2, None, None, False),
+        (None, 3, None, 1000.0, None),
+        (None, 4, None, None, None),
+    ]
+
+
+def test_the_latest_table_creator_says_what_it_lacks(lacks):
+    settings = latest_creator(
+        1,
+        created("a", "StringCell"),
+        created("a", "date.DateCell"),
+        created(" ", "StringCell"),
+        created("n", "IntCell", "1", "x"),
+    )
+    settings["more"] = settings["columns"]["0"]["domain"] = 1
+    assert lacks(LATEST_CREATOR, settings) == [
+        "setting 'columns/0/domain' is not known",
+        "setting 'more' is not known",
+        "column name 'a' is empty or not the only one",
+        f"column 'a' of type '{CELLS}date.DateCell' is not supported",
+        "column name ' ' is empty or not the only one",
+        "column 'n' holds text that is no Int32",
+    ]
+    assert lacks(LATEST_CREATOR, {"columns": {}}) == ["setting 'numRows' is missing"]
+    assert lacks(LATEST_CREATOR, latest_creator(1)) == ["there is no column"]
 
 
 def _packed(folder, kind, *specs):

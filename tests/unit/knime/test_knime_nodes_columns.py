@@ -104,6 +104,11 @@ def test_math_formula_appends_replaces_and_rounds(run_node):
     assert huge["new"].to_list() == [None, None]
 
 
+def test_a_function_whose_rounding_is_not_known_is_refused(lacks):
+    (lack,) = lacks(MATH, formula("roundHalfUp($a$, 2)"))
+    assert "function 'roundHalfUp' is not supported (known: COL_MAX, " in lack
+
+
 def test_a_taken_name_is_made_unique(run_node):
     assert run_node(MATH, formula("1", replaced_column="a"), FRAME).columns[-1] == "a (#1)"
 
@@ -459,6 +464,12 @@ def groupby(keys, *aggregations, policy="Aggregation method (column name)", **ex
 GROUPS = pl.DataFrame(
     {"g": ["b", "a", None, "b", "a", "c"], "v": pl.Series([1, 2, 3, 4, None, None], dtype=pl.Int32)}
 )
+
+
+def test_settings_of_an_aggregation_are_refused(lacks):
+    settings = groupby(["g"], ("v", "Sum_V2.5.2"))
+    settings["aggregationOperatorSettings"] = {"Sum_V2.5.2_v": {"new": 1}}
+    assert lacks(GROUPBY, settings) == ["setting 'aggregationOperatorSettings' is not supported"]
 
 
 def test_groups_come_sorted_with_names_as_knime_gives_them(run_node):

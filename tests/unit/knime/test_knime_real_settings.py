@@ -1,4 +1,6 @@
-"""Settings with the very keys that KNIME 4.3 to 5.8 wrote into public workflows pass the planner.
+"""Settings with the very keys that KNIME writes pass the planner.
+
+They were read in public workflows of KNIME 4.3 to 5.8, or in the snapshots of KNIME's own tests.
 
 The names of files and columns are ours; which keys there are, and what they hold, is the format.
 """
@@ -331,6 +333,75 @@ OLD_SORTER = {
     "sortinmemory": False,
     "missingToEnd": False,
 }
+OLD_SELECTION = COLUMNS | {"included_names": [], "excluded_names": []}
+SELECTION = {
+    "mode": "MANUAL",
+    "patternFilter": {"pattern": "", "isCaseSensitive": False, "isInverted": False},
+    "manualFilter": {
+        "manuallySelected": [],
+        "manuallyDeselected": [],
+        "includeUnknownColumns": True,
+    },
+    "typeFilter": {"selectedTypes": []},
+}
+
+
+def joiner(criteria, **columns):
+    return {
+        "compositionMode": "MATCH_ALL",
+        "matchingCriteria": {"0": criteria},
+        "dataCellComparisonMode": "STRICT",
+        "includeMatchesInOutput": True,
+        "includeLeftUnmatchedInOutput": False,
+        "includeRightUnmatchedInOutput": False,
+        "mergeJoinColumns": False,
+        "duplicateHandling": "APPEND_SUFFIX",
+        "suffix": " (Right)",
+        "outputUnmatchedRowsToSeparatePorts": False,
+        "rowKeyFactory": "CONCATENATE",
+        "rowKeySeparator": "_",
+        "outputRowOrder": "ARBITRARY",
+        "maxOpenFiles": 200,
+        "enableHiliting": False,
+    } | columns
+
+
+CHOICE = {"regularChoice": "a", "specialChoice_Internals": None}
+JOINERS = {
+    "snapshot": joiner(
+        {"leftTableColumn": "a", "rightTableColumn": "a"},
+        leftColumnSelectionConfig=OLD_SELECTION,
+        rightColumnSelectionConfig=OLD_SELECTION,
+    ),
+    "5.8": joiner(
+        {"leftTableColumnV2": CHOICE, "rightTableColumnV2": CHOICE},
+        leftColumnSelectionConfigV2=SELECTION,
+        rightColumnSelectionConfigV2=SELECTION,
+    ),
+}
+GROUP_BY = {
+    "grouByColumns": {"keep_all_columns_selected": False, "InclList": ["a"], "ExclList": ["b"]},
+    "aggregationColumn": {
+        "columnNames": ["b"],
+        "columnTypes": {
+            "array-size": 1,
+            "0": {"cell_class": f"{CELLS}DoubleCell", "is_null": False},
+        },
+        "aggregationMethod": ["Mean_V4.6"],
+        "inclMissingVals": [False],
+    },
+    "aggregationOperatorSettings": {},
+    "patternAggregators": {},
+    "dataTypeAggregators": {},
+    "typeMatch": ("xbyte", 0),
+    "columnNamePolicy": "Aggregation method (column name)",
+    "maxNoneNumericalVals": 10000,
+    "valueDelimiter": ", ",
+    "nodeVersion": 1,
+    "enableHilite": False,
+    "inMemory": False,
+    "retainOrder": False,
+}
 RENAMER = {
     "renamings": {"0": {"oldName": "a", "newName": "b"}, "1": {"oldName": "b", "newName": "a"}},
     "doNotAllowPaddedColumnName_Internals": True,
@@ -372,6 +443,11 @@ RENAMER = {
             MISSING_VALUE,
             id="Missing Value 5.5",
         ),
+        pytest.param(f"{PREPROC}groupby.GroupByNodeFactory", GROUP_BY, id="GroupBy, snapshot"),
+    ]
+    + [
+        pytest.param(f"{PREPROC}joiner3.Joiner3NodeFactory", settings, id=f"Joiner {name}")
+        for name, settings in JOINERS.items()
     ]
     + [
         pytest.param(

@@ -182,3 +182,103 @@ def test_values_override_and_unknown_ones_are_refused(save):
     assert workflow.values(loaded, {"b": "3"}) == {"a": "1", "b": "3"}
     with pytest.raises(ConfigurationError, match="no variable typo; it has a, b"):
         workflow.values(loaded, {"typo": "3"})
+
+
+def _with_variables(folder: Path, nodes, *variables) -> workflow.Workflow:
+    """A workflow folder that has these variables, each a config as KNIME saves it."""
+    unpacked = _unpack(writer.archive("test", nodes, {}), folder)
+    root = xmlconfig.parse((unpacked / "workflow.knime").read_bytes())
+    for number, variable in enumerate(variables):
+        twin = root.sub("workflow_variables").sub(f"Var_{number}")
+        twin.children.update(model(variable).children)
+    (unpacked / "workflow.knime").write_bytes(xmlconfig.write(root))
+    return workflow.load(unpacked)
+
+
+def _path(name, path, kind="RELATIVE", where="knime.workflow"):
+    return {
+        "name": name,
+        "class": "FSLocation",
+        "location_present": True,
+        "file_system_type": kind,
+        "file_system_specifier": where,
+        "path": path,
+    }
+
+
+def test_variables_of_every_type_are_read(tmp_path):
+    loaded = _with_variables(
+        tmp_path,
+        _pair(),
+        {"name": "s", "class": "STRING", "value": "x"},
+        {"name": "i", "class": "INTEGER", "value": 3},
+        {"name": "b", "class": "BOOLEAN", "value": True},
+        {"name": "texts", "class": "STRINGARRAY", "value": ["x", None, ""]},
+        {"name": "none", "class": "STRINGARRAY", "value": []},
+        {"name": "flags", "class": "BOOLEANARRAY", "value": [True, False]},
+        _path("file", "../in.csv"),
+        {"name": "gone", "class": "FSLocation", "location_present": False},
+        {"name": "secret", "class": "CREDENTIALS", "value": {"name": "secret", "login": "x"}},
+    )
+    plain = {name: value for name, value in loaded.variables.items() if type(value) is not Config}
+    assert plain == {"s": "x", "i": 3, "b": True, "gone": None, "secret": None}
+    assert [loaded.variables[name] for name in ("texts", "none", "flags")] == [
+        model().put_array("value", values).config("value")
+        for values in (["x", None, ""], [], [True, False])
+    ]
+    location = _path("file", "../in.csv")
+    expected = {key: location[key] for key in list(location)[2:]}
+    assert loaded.variables["file"] == model({"value": expected}).config("value")
+
+
+READER = "org.knime.base.node.io.filehandling.csv.reader.CSVTableReaderNodeFactory"
+
+
+def _reader():
+    location = _path("", "gone.csv", "LOCAL", "")
+    settings = {"settings": {"file_selection": {"path": dict(list(location.items())[2:])}}}
+    over = {("settings", "file_selection", "path"): "file"}
+    return spec("CSV Reader", READER, model(settings), overrides=over)
+
+
+def test_a_saved_path_variable_says_which_file_is_read(tmp_path):
+    (tmp_path / "in.csv").write_text("a\n1\n")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "in.csv").write_text("a\n2\n")
+    loaded = _with_variables(tmp_path, [_reader()], _path("file", "../in.csv"))
+    assert engine.check(loaded) == []
+    assert engine.run(loaded).outputs["1"].rows() == [(1,)]
+    other = engine.run(loaded, {"file": str(tmp_path / "test" / "in.csv")})
+    assert other.outputs["1"].rows() == [(2,)]
+
+
+def test_a_saved_path_that_the_engine_can_not_go_to_is_a_lack(tmp_path):
+    loaded = _with_variables(tmp_path, [_reader()], _path("file", "x.csv", "CONNECTED", "s3"))
+    (lack,) = engine.check(loaded)
+    assert lack.what == (
+        "the file system 'CONNECTED' in 'settings/file_selection/path' is not supported"
+    )
+
+
+def test_a_saved_array_variable_replaces_an_array_and_no_single_value(tmp_path):
+    over = {("columnIndices",): "places"}
+    table = {
+        "rowIndices": [0, 0],
+        "columnIndices": [0, 1],
+        "values": ["x", "y"],
+        "columnProperties": {
+            str(at): {
+                "ColumnName": name,
+                "ColumnClass": {"cell_class": "org.knime.core.data.def.StringCell"},
+            }
+            for at, name in enumerate("ab")
+        },
+    }
+    creator = spec("Table Creator", CREATOR, model(table), overrides=over)
+    places = {"name": "places", "class": "INTARRAY", "value": [1, 0]}
+    loaded = _with_variables(tmp_path, [creator], places)
+    assert engine.run(loaded).outputs["1"].rows() == [("y", "x")]
+    wrong = spec("Table Creator", CREATOR, model(table), overrides={("rowIdPrefix",): "places"})
+    wrong.model.put("rowIdPrefix", "Row")
+    (lack,) = engine.check(_with_variables(tmp_path, [wrong], places))
+    assert "'places' is a variable of type array, which does not fit" in lack.what

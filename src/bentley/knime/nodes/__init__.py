@@ -14,6 +14,7 @@ from bentley.knime.nodes import (
     groupby,
     rows,
     sorter,
+    tablecreator,
 )
 from bentley.knime.nodes.base import REGISTRY
 
@@ -30,4 +31,5 @@ __all__ = [
     "groupby",
     "rows",
     "sorter",
+    "tablecreator",
 ]

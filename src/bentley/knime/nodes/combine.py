@@ -12,8 +12,10 @@ from bentley.domain.errors import ConfigurationError
 from bentley.knime.nodes.base import BaseNode, Context, Port, need, register, table
 from bentley.knime.nodes.filters import (
     dynamic_columns,
+    dynamic_filter_keys,
     dynamic_filter_lacks,
     filter_columns,
+    filter_keys,
     filter_lacks,
 )
 from bentley.knime.xmlconfig import Config
@@ -45,17 +47,18 @@ class Joiner(BaseNode):
     keys = frozenset(
         {
             "compositionMode",
-            "matchingCriteria",
+            "matchingCriteria/*/leftTableColumn",
+            "matchingCriteria/*/rightTableColumn",
+            "matchingCriteria/*/leftTableColumnV2/regularChoice",
+            "matchingCriteria/*/leftTableColumnV2/specialChoice_Internals",
+            "matchingCriteria/*/rightTableColumnV2/regularChoice",
+            "matchingCriteria/*/rightTableColumnV2/specialChoice_Internals",
             "leftTableJoinPredicate",
             "rightTableJoinPredicate",
             "dataCellComparisonMode",
             "includeMatchesInOutput",
             "includeLeftUnmatchedInOutput",
             "includeRightUnmatchedInOutput",
-            "leftColumnSelectionConfig",
-            "rightColumnSelectionConfig",
-            "leftColumnSelectionConfigV2",
-            "rightColumnSelectionConfigV2",
             "mergeJoinColumns",
             "duplicateHandling",
             "suffix",
@@ -66,6 +69,10 @@ class Joiner(BaseNode):
             "maxOpenFiles",
             "enableHiliting",
         }
+        | filter_keys("leftColumnSelectionConfig")
+        | filter_keys("rightColumnSelectionConfig")
+        | dynamic_filter_keys("leftColumnSelectionConfigV2")
+        | dynamic_filter_keys("rightColumnSelectionConfigV2")
     )
     inputs: ClassVar[tuple[int, ...]] = (1, 2)
 

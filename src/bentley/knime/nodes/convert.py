@@ -8,8 +8,16 @@ import polars as pl
 
 from bentley.domain.errors import ConfigurationError, DataError
 from bentley.knime.expressions.text import java_number
-from bentley.knime.nodes.base import KNIME_TYPES, BaseNode, Context, need, register, unique_name
-from bentley.knime.nodes.filters import filter_columns, filter_lacks
+from bentley.knime.nodes.base import (
+    KNIME_TYPES,
+    BaseNode,
+    Context,
+    need,
+    register,
+    unique_name,
+    unknown,
+)
+from bentley.knime.nodes.filters import filter_columns, filter_keys, filter_lacks
 
 _DOUBLE = r"^[+-]?(?:NaN|Infinity|([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[dDfF]?)$"
 _WHOLE = r"^[+-]?[0-9]+$"
@@ -27,13 +35,14 @@ class StringToNumber(BaseNode):
 
     keys = frozenset(
         {
-            "include",
             "decimal_separator",
             "thousands_separator",
-            "parse_type",
+            "parse_type/cell_class",
+            "parse_type/is_null",
             "generic_parse",
             "fail_on_error",
         }
+        | filter_keys("include")
     )
 
     def lacks(self) -> Iterable[str]:
@@ -86,7 +95,7 @@ class StringToNumber(BaseNode):
 class NumberToString(BaseNode):
     """Writes numbers as Java's toString does."""
 
-    keys = frozenset({"include"})
+    keys = filter_keys("include")
 
     def lacks(self) -> Iterable[str]:
         """Column filters beyond names and patterns."""
@@ -116,7 +125,8 @@ class LagColumn(BaseNode):
     keys = frozenset(
         {
             "column",
-            "columnV2",
+            "columnV2/regularChoice",
+            "columnV2/specialChoice_Internals",
             "lag",
             "lag_interval",
             "skipInitialIncompleteRows",
@@ -163,6 +173,9 @@ class ConstantValueColumn(BaseNode):
     def lacks(self) -> Iterable[str]:
         """Types other than text, numbers and booleans."""
         kind = self._kind()
+        type_ = self.model.config("column-type")  # or a text; so `keys` can't lead into it
+        for key in unknown(type_, {("cell_class",), ("is_null",)}):
+            yield f"setting 'column-type/{key}' is not known"
         if kind not in KNIME_TYPES:
             yield f"setting 'column-type' = {kind!r} is not supported"
 

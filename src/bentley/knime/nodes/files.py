@@ -1,4 +1,4 @@
-"""Nodes that bring tables in: CSV Reader and Table Creator."""
+"""The CSV Reader."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import csv
 import io
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
 
 from bentley.domain.errors import ConfigurationError, DataError
+from bentley.knime.nodes import csvlatest
 from bentley.knime.nodes.base import (
     KNIME_TYPES,
     BaseNode,
@@ -96,12 +98,25 @@ class CSVReader(BaseNode):
             "limit_rows/max_rows",
             "encoding/charset",
         }
+        | csvlatest.KEYS
     )
     inputs: ClassVar[tuple[int, ...]] = ()
 
+    @cached_property
+    def form(self) -> Config:
+        """The settings in the older form, which the latest one is put into."""
+        return csvlatest.older(self.model) if csvlatest.GROUP in self.model else self.model
+
     def lacks(self) -> Iterable[str]:
         """Several files, row IDs, short rows, separators and transformations beyond the usual."""
-        settings = self.model.config("settings")
+        if csvlatest.GROUP not in self.model:
+            yield from self._form_lacks()
+            return
+        yield from csvlatest.lacks(self.model)
+        yield from map(csvlatest.named, self._form_lacks())
+
+    def _form_lacks(self) -> Iterable[str]:
+        settings = self.form.config("settings")
         yield from path_lacks(settings.config("file_selection"))
         for key in ("has_row_id", "support_short_data_rows", "prepend_file_idx_to_row_id"):
             if settings.flag(key):
@@ -113,7 +128,7 @@ class CSVReader(BaseNode):
             yield "setting 'settings/quote_escape_char' must be the quote itself"
         if not settings.flag("use_line_break_row_delimiter", default=True):
             yield "setting 'settings/use_line_break_row_delimiter' = False is not supported"
-        advanced = self.model.config("advanced_settings")
+        advanced = self.form.config("advanced_settings")
         if advanced.text("thousands_separator", _NUL) not in {_NUL, ""}:
             yield "setting 'advanced_settings/thousands_separator' is not supported"
         yield from self._quote_lacks(advanced)
@@ -124,7 +139,7 @@ class CSVReader(BaseNode):
         yield from self._spec_lacks()
 
     def _spec_lacks(self) -> Iterable[str]:
-        spec = self.model.config(_SPEC)
+        spec = self.form.config(_SPEC)
         if spec.text("version", _SPEC_VERSION) != _SPEC_VERSION:
             yield unsupported(spec, "version")
         tab = spec.config(_TAB)
@@ -141,11 +156,11 @@ class CSVReader(BaseNode):
 
     def _is_as_saved(self) -> bool:
         """Whether the file is the one that the saved specification was made from."""
-        location = self.model.config("settings").config("file_selection").config("path")
-        return location.text("path") == self.model.config(_SPEC).text("source_group_id")
+        location = self.form.config("settings").config("file_selection").config("path")
+        return location.text("path") == self.form.config(_SPEC).text("source_group_id")
 
     def _transformations(self) -> list[Config]:
-        columns = self.model.config(_SPEC).config(_TAB).config("columns").configs()
+        columns = self.form.config(_SPEC).config(_TAB).config("columns").configs()
         return [column for column in columns if "external_spec" in column]
 
     @staticmethod
@@ -158,13 +173,13 @@ class CSVReader(BaseNode):
     def run(self, inputs: Mapping[int, Port], context: Context) -> dict[int, Port]:
         """The file's rows on port 1."""
         del inputs
-        chooser = self.model.config("settings").config("file_selection")
+        chooser = self.form.config("settings").config("file_selection")
         path = chosen_path(chooser, context.folder)
         texts = self._read(path, bundled(path, context.folder))
         return {1: self._transformed(texts, path)}
 
     def _read(self, path: Path, found: bytes | None) -> pl.DataFrame:
-        charset = self.model.config("encoding").text("charset") or "UTF-8"
+        charset = self.form.config("encoding").text("charset") or "UTF-8"
         try:
             data = path.read_bytes() if found is None else found
             content = data.decode(charset.replace("UTF-8", "utf-8-sig"))
@@ -180,7 +195,7 @@ class CSVReader(BaseNode):
         return self._table(content, path)
 
     def _table(self, content: str, path: Path) -> pl.DataFrame:
-        settings, limits = self.model.config("settings"), self.model.config("limit_rows")
+        settings, limits = self.form.config("settings"), self.form.config("limit_rows")
         lines: Iterable[str] = io.StringIO(content, newline="")
         if limits.flag("skip_lines"):
             lines = itertools.islice(lines, limits.integer("number_of_lines_to_skip", 0), None)
@@ -216,7 +231,7 @@ class CSVReader(BaseNode):
     def _cells(self, names: list[str], rows: list[list[str]]) -> pl.DataFrame:
         """The cells as text, trimmed where the settings say so, empty ones missing."""
         frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
-        option = self.model.config("advanced_settings").text("quote_option", _TRIM)
+        option = self.form.config("advanced_settings").text("quote_option", _TRIM)
         text = pl.all().str.strip_chars() if option == _TRIM else pl.all()
         return frame.select(pl.when(text != "").then(text).name.keep())
 
@@ -227,7 +242,7 @@ class CSVReader(BaseNode):
             for column in self._transformations()
         }
         self._compare(known, texts.columns, path)
-        unknown = self.model.config(_SPEC).config(_TAB).config(_UNKNOWN)
+        unknown = self.form.config(_SPEC).config(_TAB).config(_UNKNOWN)
         placed = []
         for column in texts.get_columns():
             rule = known.get(column.name, unknown)
@@ -241,13 +256,13 @@ class CSVReader(BaseNode):
     def _compare(self, known: Iterable[str], found: list[str], path: Path) -> None:
         """Fail where the file lacks a saved column, or has a new one and must not have."""
         lost = [name for name in known if name not in found]
-        strict = self.model.config("advanced_settings").flag("check_table_spec")
+        strict = self.form.config("advanced_settings").flag("check_table_spec")
         if lost or (known and strict and self._is_as_saved() and set(found) - set(known)):
             msg = f"{path} has the columns {', '.join(found)}, but {', '.join(known)} were saved"
             raise DataError(msg)
 
     def _typed(self, column: pl.Series, dtype: pl.DataType | None, path: Path) -> pl.Series:
-        comma = self.model.config("advanced_settings").text("decimal_separator", ".") == ","
+        comma = self.form.config("advanced_settings").text("decimal_separator", ".") == ","
         plain = column.str.replace(",", ".", literal=True) if comma else column
         dtype = dtype or _guess(plain)
         if dtype == pl.String:
@@ -295,76 +310,3 @@ def _guess(column: pl.Series) -> pl.DataType:
         if not cells.cast(dtype, strict=False).has_nulls():
             return dtype
     return pl.String()
-
-
-@register("org.knime.base.node.io.tablecreator.TableCreator2NodeFactory")
-class TableCreator(BaseNode):
-    """The small table that its user typed in; cells left out are missing."""
-
-    keys = frozenset(
-        {
-            "rowIndices",
-            "columnIndices",
-            "values",
-            "rowIdPrefix",
-            "rowIdSuffix",
-            "rowIdStartValue",
-            "highlightOutputTable",
-            "columnProperties/*/ColumnName",
-            "columnProperties/*/ColumnClass",
-            "columnProperties/*/SkipThisColumn",
-            "columnProperties/*/MissValuePattern",
-            "columnProperties/*/FormatParameter",
-            "columnProperties/*/UserSetValues",
-            "columnProperties/*/ReadPossValsFromFile",
-            "columnProperties/*/PossValues",
-            "columnProperties/*/LowerBound",
-            "columnProperties/*/UpperBound",
-        }
-    )
-    inputs: ClassVar[tuple[int, ...]] = ()
-
-    def lacks(self) -> Iterable[str]:
-        """Columns of other types than text, numbers and booleans."""
-        for column in self.model.config("columnProperties").configs():
-            kind = column.config("ColumnClass").text("cell_class")
-            if kind not in KNIME_TYPES:
-                yield f"column {column.text('ColumnName')!r} of type {kind!r} is not supported"
-
-    def run(self, inputs: Mapping[int, Port], context: Context) -> dict[int, Port]:
-        """The table on port 1."""
-        del inputs, context
-        rows = [_index(value) for value in self.model.array("rowIndices")]
-        places = [_index(value) for value in self.model.array("columnIndices")]
-        cells = self.model.array("values")
-        height = max(rows, default=-1) + 1
-        columns = []
-        for at, column in enumerate(self.model.config("columnProperties").configs()):
-            texts: list[str | None] = [None] * height
-            for row, place, value in zip(rows, places, cells, strict=True):
-                if place == at:
-                    texts[row] = None if value is None else str(value)
-            if column.flag("SkipThisColumn"):
-                continue
-            columns.append(_typed_column(column, texts))
-        return {1: pl.DataFrame(columns)}
-
-
-def _index(value: object) -> int:
-    if not isinstance(value, int):
-        msg = f"{value!r} among 'rowIndices' and 'columnIndices' is no index"
-        raise ConfigurationError(msg)
-    return value
-
-
-def _typed_column(column: Config, texts: list[str | None]) -> pl.Series:
-    name, missing = column.text("ColumnName"), column.text("MissValuePattern")
-    dtype = KNIME_TYPES[column.config("ColumnClass").text("cell_class")]
-    cells = [None if text == missing and text is not None else text for text in texts]
-    if dtype == pl.Boolean:
-        return pl.Series(name, [None if c is None else c.lower() == "true" for c in cells], dtype)
-    try:
-        return pl.Series(name, cells, pl.String()).cast(dtype)
-    except pl.exceptions.InvalidOperationError:
-        msg = f"column {name!r} holds text that is no {dtype}"
-        raise ConfigurationError(msg) from None

@@ -104,13 +104,18 @@ class GroupBy(BaseNode):
 
     keys = frozenset(
         {
-            "grouByColumns",
+            "grouByColumns/InclList",
+            "grouByColumns/ExclList",
+            "grouByColumns/keep_all_columns_selected",
             "maxNoneNumericalVals",
             "enableHilite",
             "valueDelimiter",
             "sortInMemory",
             "columnNamePolicy",
-            "aggregationColumn",
+            "aggregationColumn/columnNames",
+            "aggregationColumn/columnTypes",
+            "aggregationColumn/aggregationMethod",
+            "aggregationColumn/inclMissingVals",
             "aggregationOperatorSettings",
             "patternAggregators",
             "dataTypeAggregators",
@@ -122,9 +127,12 @@ class GroupBy(BaseNode):
     )
 
     def lacks(self) -> Iterable[str]:
-        """Aggregations by name pattern and by type, and rarer methods."""
+        """Aggregations by name pattern and by type, and rarer methods.
+
+        KNIME only saves operator settings for methods that have some, and none of ours has.
+        """
         yield from self.allow("columnNamePolicy", *_POLICIES)
-        for key in ("patternAggregators", "dataTypeAggregators"):
+        for key in ("aggregationOperatorSettings", "patternAggregators", "dataTypeAggregators"):
             if self.model.config(key).children:
                 yield f"setting {key!r} is not supported"
         for item in self._aggregations():
