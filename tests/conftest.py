@@ -83,6 +83,12 @@ class MariaDb:
         self.process: subprocess.Popen[bytes] | None = None
         self.made = 0
 
+    def _own_tmp(self) -> Path:
+        """Two servers that start at once clear each other's temporary tables away."""
+        folder = self.folder / "tmp"
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def install(self) -> None:
         installer = shutil.which("mariadb-install-db") or ""
         done = subprocess.run(
@@ -90,6 +96,7 @@ class MariaDb:
                 installer,
                 "--no-defaults",
                 f"--datadir={self.folder / 'data'}",
+                f"--tmpdir={self._own_tmp()}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
             ],
@@ -107,6 +114,7 @@ class MariaDb:
                     "--no-defaults",
                     *(["--user=root"] if os.geteuid() == 0 else []),
                     f"--datadir={self.folder / 'data'}",
+                    f"--tmpdir={self._own_tmp()}",
                     f"--port={self.port}",
                     "--bind-address=127.0.0.1",
                     f"--socket={self.folder / 's'}",
