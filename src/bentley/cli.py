@@ -56,10 +56,14 @@ class Selection:
         """Whether the command line selects anything."""
         return self != Selection()
 
-    def settings(self) -> Settings:
+    def settings(self, **more: Any) -> Settings:
         """Read the settings, with what was given on the command line over them."""
         return load(
-            symbols=self.symbols, intervals=self.interval, since=self.since, until=self.until
+            symbols=self.symbols,
+            intervals=self.interval,
+            since=self.since,
+            until=self.until,
+            **more,
         )
 
 
@@ -140,6 +144,34 @@ def sync(
         msg = "--again needs --since: from where on shall everything be read once more?"
         raise ConfigurationError(msg)
     return _stage(settings, partial(ingest.sync, again=again), as_json=json)
+
+
+@app.command
+def backfill(
+    *,
+    selection: Selection = _ALL,
+    archive: str | None = None,
+    gaps: Annotated[bool, Parameter(negative="")] = False,
+    json: AsJson = False,
+) -> int:
+    """Load history in bulk from the exchange's monthly and daily archives.
+
+    Parameters
+    ----------
+    archive
+        A folder or a site laid out as the exchange's own archive (BENTLEY_ARCHIVE).
+    gaps
+        Read only the archives that may fill recorded gaps.
+    """
+    from bentley.console import Screen  # noqa: PLC0415
+    from bentley.stages import backfill as stage  # noqa: PLC0415
+
+    screen = Screen(as_json=json)
+    settings = selection.settings(archive=archive)
+    with screen.loading() as progress:
+        report = stage.backfill(settings, repair=gaps, progress=progress)
+    screen.result(report.to_dict(), lambda: screen.stage(report))
+    return EXIT_FAILURE if report.failures else EXIT_OK
 
 
 @app.command

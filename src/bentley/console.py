@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
@@ -16,10 +20,12 @@ from bentley.domain.clock import iso
 from bentley.knime.engine import Lack, RunResult
 from bentley.services.run import Progress
 from bentley.services.run_summary import Summary
+from bentley.stages.backfill import Progress as Loaded
 from bentley.stages.follow import StageState
 from bentley.stages.report import StageReport
 from bentley.stages.verify import Verification
 
+_SECONDS_BETWEEN_LINES = 5.0
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "waiting": "dim"}
 
 
@@ -59,6 +65,38 @@ class Screen:
             for last in progress:
                 live.update(_chain_table(last))
         return last
+
+    @contextmanager
+    def loading(self) -> Iterator[Callable[[Loaded], None]]:
+        """Show a backfill's progress: a bar, or on a plain stream a line every few seconds."""
+        if not self.console.is_terminal:
+            shown = -_SECONDS_BETWEEN_LINES
+
+            def line(done: Loaded) -> None:
+                nonlocal shown
+                now = time.monotonic()
+                if now - shown >= _SECONDS_BETWEEN_LINES or done.archives == done.of:
+                    self.say(f"{done.archives} of {done.of} archives, {done.rows} rows: {done.at}")
+                    shown = now
+
+            yield line
+            return
+        columns = (
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} archives"),
+            TextColumn("{task.fields[rows]:,} rows"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[at]}"),
+        )
+        with Bar(*columns, console=self.console) as shown_bar:
+            task = shown_bar.add_task("", total=None, rows=0, at="looking for archives")
+
+            def move(done: Loaded) -> None:
+                shown_bar.update(
+                    task, completed=done.archives, total=done.of, rows=done.rows, at=done.at
+                )
+
+            yield move
 
     def stage(self, report: StageReport) -> None:
         """Show what a stage did."""

@@ -18,6 +18,7 @@ from bentley.domain.clock import iso, parse_time
 from bentley.domain.errors import ConfigurationError
 
 PUBLIC_EXCHANGE = "https://data-api.binance.vision"
+PUBLIC_ARCHIVE = "https://data.binance.vision"
 EXCHANGE_ORIGIN = "exchange"
 TIMES = frozenset({"since", "until"})
 _SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
@@ -39,6 +40,7 @@ class Settings(BaseSettings):
     home: Path = Path("var")
     warehouse_url: SecretStr | None = None
     exchange_url: str = PUBLIC_EXCHANGE
+    archive: str = PUBLIC_ARCHIVE
     symbols: Names = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "ADAUSDT")
     intervals: Names = ("1h",)
     since: int | None = None

@@ -7,7 +7,7 @@ Every chunk of rows is one transaction with its counts, its gaps and the states 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -18,16 +18,17 @@ from sqlalchemy.engine import Connection
 from bentley.airbyte import failures as airbyte_failures
 from bentley.airbyte import protocol, runner
 from bentley.domain import bars as domain_bars
-from bentley.domain import intervals
 from bentley.domain.clock import iso
-from bentley.domain.errors import ConfigurationError, FatalError
+from bentley.domain.errors import ConfigurationError
 from bentley.settings import Settings
 from bentley.sources import exchange
 from bentley.stages import positions
+from bentley.stages.coverage import coverage
+from bentley.stages.intake import Intake, close, close_dead
 from bentley.stages.layout import CONNECTOR
 from bentley.stages.reading import Mark, Reading, Series, plan
 from bentley.stages.report import StageReport, of_batch
-from bentley.warehouse import bars, gaps, ledger, quarantine
+from bentley.warehouse import bars, ledger
 from bentley.warehouse.ledger import INGEST
 from bentley.warehouse.schema import batches
 from bentley.warehouse.warehouse import Warehouse
@@ -38,7 +39,6 @@ LOOKBACK_BARS = 3
 """Stored bars that every run reads again, for corrections that came late."""
 
 _LOCK_SECONDS = 900.0
-_HOUR_MS = 3_600_000
 _CHUNK_ROWS = 20_000
 Progress = Callable[[int], None]
 
@@ -79,10 +79,11 @@ def sync(
             now = _clock(settings, warehouse, batch_id)
             run = _Run(settings, warehouse, batch_id, now=now, again=again, progress=progress)
             run.read_all()
-            series = tuple(run.series())
+            end = min(now, settings.until or now)
+            series = tuple(coverage(warehouse, run.wanted, end=end))
             run.name_the_ended(series)
         except BaseException as error:
-            _close(warehouse, batch_id, error=f"{type(error).__name__}: {error}")
+            close(warehouse, batch_id, error=f"{type(error).__name__}: {error}")
             raise
         ages = [one["freshness_hours"] for one in series if one.get("freshness_hours") is not None]
         details = {
@@ -90,7 +91,7 @@ def sync(
             "freshness_hours": max(ages, default=None),
             "until": settings.until,
         }
-        batch = _close(warehouse, batch_id, details=details)
+        batch = close(warehouse, batch_id, details=details)
         return of_batch(
             batch,
             origin=settings.origin,
@@ -109,67 +110,6 @@ def _clock(settings: Settings, warehouse: Warehouse, batch_id: int) -> int:
         msg = f"BENTLEY_SINCE {iso(settings.since)} lies ahead of the exchange's clock {iso(now)}"
         raise ConfigurationError(msg)
     return now
-
-
-def close_dead(warehouse: Warehouse) -> None:
-    """Close the batches whose process died; the caller holds the stage's lock."""
-    with warehouse.reading() as connection:
-        dead = ledger.running(connection, INGEST)
-    for batch in dead:
-        _log.warning("closing a batch whose process died", batch=batch.id)
-        _close(warehouse, batch.id, error="the process ended before its work was done")
-
-
-def _close(
-    warehouse: Warehouse,
-    batch_id: int,
-    *,
-    details: Mapping[str, Any] | None = None,
-    error: str | None = None,
-) -> ledger.Batch:
-    """Count the batch's rows back from the table and close it on what is found there.
-
-    They are read before the transaction that closes it, whose lock all other stages wait for;
-    nobody else writes them, for the caller holds the stage's lock.
-    """
-    with warehouse.snapshot() as connection:
-        batch = ledger.get(connection, batch_id)
-        assert batch is not None  # noqa: S101 - the caller has just begun it
-        watermark = None
-        rows = news = 0
-
-        def counted() -> Iterator[pl.DataFrame]:
-            nonlocal watermark, rows, news
-            for frame in bars.of_batch(connection, batch_id, batch.ranges):
-                closed = frame.filter(pl.col("is_closed"))
-                rows, news = rows + frame.height, news + closed.height
-                newest = closed["open_time"].max()
-                if isinstance(newest, int):
-                    watermark = max(newest, watermark or newest)
-                yield frame
-
-        checksum = domain_bars.checksum(counted())
-    lost = None
-    if (rows, news) != (batch.rows_written, batch.rows_news):
-        lost = (
-            f"batch {batch_id} wrote {batch.rows_written} bars, {batch.rows_news} of them "
-            f"closed, but {rows} and {news} are in the table"
-        )
-    with warehouse.writing() as connection:
-        ledger.close(
-            connection,
-            batch_id,
-            checksum=checksum,
-            watermark=watermark,
-            details=details or {},
-            error=error or lost,
-        )
-    if lost and not error:
-        raise FatalError(lost)
-    with warehouse.reading() as connection:
-        closed = ledger.get(connection, batch_id)
-    assert closed is not None  # noqa: S101
-    return closed
 
 
 class _Run:
@@ -191,8 +131,9 @@ class _Run:
         self.now = now
         self.again = again
         self.progress = progress
-        self.read = 0
-        self.rejected = 0
+        self.intake = Intake(
+            warehouse, batch_id, source=positions.SOURCE, max_share=settings.max_rejected_share
+        )
         self.failures: list[dict[str, str]] = []
         self.wanted = [
             (symbol, interval) for symbol in settings.symbols for interval in settings.intervals
@@ -259,41 +200,14 @@ class _Run:
                     positions.save(connection, series, mark, batch_id=self.batch_id)
 
     def _store(self, chunk: runner.Batch, reading: Reading) -> None:
+        def then(connection: Connection) -> None:
+            for message in chunk.states if reading.tail else ():
+                self._advance(connection, message, reading)
+
         sifted = domain_bars.sift(_raw(chunk.rows), now=self.now)
-        read, rejected = len(chunk.rows), sifted.rejected.height
-        self.read += read
-        self.rejected += rejected
-        spoiled = quarantine.excess(
-            self.rejected,
-            self.read,
-            self.settings.max_rejected_share,
-            first=sifted.rejected["reason"][0] if rejected else "in an earlier chunk",
-        )
-        with self.warehouse.writing() as connection:
-            quarantine.put(connection, sifted.rejected, batch_id=self.batch_id, stage=INGEST)
-            if spoiled:  # the evidence is kept, the chunk's bars are not
-                ledger.add(connection, self.batch_id, read=read, rejected=rejected)
-            else:
-                done = bars.upsert(
-                    connection, sifted.bars, batch_id=self.batch_id, source=positions.SOURCE
-                )
-                ledger.add(
-                    connection,
-                    self.batch_id,
-                    read=read,
-                    written=done.rows,
-                    news=done.news,
-                    rejected=rejected,
-                    ranges=done.ranges,
-                )
-                for touched in done.ranges:
-                    gaps.record(connection, touched, batch_id=self.batch_id)
-                for message in chunk.states if reading.tail else ():
-                    self._advance(connection, message, reading)
-        if spoiled:
-            raise spoiled
+        self.intake.store(sifted, read=len(chunk.rows), then=then)
         if self.progress is not None:
-            self.progress(self.read)
+            self.progress(self.intake.read)
 
     def _advance(
         self, connection: Connection, message: Mapping[str, Any], reading: Reading
@@ -327,30 +241,6 @@ class _Run:
                 )
                 failure = {"symbol": symbol, "interval": interval, "message": message}
                 self.failures.append(failure)
-
-    def series(self) -> Iterator[dict[str, Any]]:
-        """Describe what is stored of each wanted series; `behind` counts bars up to now."""
-        with self.warehouse.reading() as connection:
-            for symbol, interval in self.wanted:
-                found = bars.extent(connection, symbol, interval)
-                if found is None:
-                    yield {"symbol": symbol, "interval": interval, "rows": 0}
-                    continue
-                first, last, rows = found
-                missing = gaps.of_series(connection, symbol, interval)
-                end = min(self.now, self.settings.until or self.now)
-                closed = bars.last_close(connection, symbol, interval)
-                yield {
-                    "symbol": symbol,
-                    "interval": interval,
-                    "rows": rows,
-                    "first": iso(first),
-                    "last": iso(last),
-                    "gaps": len(missing),
-                    "missing_bars": sum(gap.bars for gap in missing),
-                    "freshness_hours": None if closed is None else (end - closed) / _HOUR_MS,
-                    "behind": intervals.expected(last + 1, end, interval),
-                }
 
 
 def _config(settings: Settings, reading: Reading) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bentley.settings import Settings
-from bentley.stages import ingest
+from bentley.stages import intake
 from bentley.warehouse import ledger
 from bentley.warehouse.ledger import INGEST, Batch
 from bentley.warehouse.warehouse import Warehouse
@@ -31,7 +31,7 @@ def overdue(settings: Settings, consumer: str, *, after_seconds: float) -> dict[
         if orphaned:
             with warehouse.lock(INGEST, wait_seconds=0) as held:
                 if held:
-                    ingest.close_dead(warehouse)
+                    intake.close_dead(warehouse)
         with warehouse.lock(consumer, wait_seconds=0) as held:
             if not held:
                 return None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from bentley.domain import bars as domain_bars
 from bentley.domain import intervals
 from bentley.settings import Settings
-from bentley.stages import engines, ingest
+from bentley.stages import engines, intake
 from bentley.stages.engines import WorkflowEngine
 from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import bars, ledger, processed, quarantine
@@ -138,7 +138,7 @@ def _close_dead(warehouse: Warehouse) -> None:
     # A sync that was killed leaves rows that no other run of it may ever come to announce.
     with warehouse.lock(INGEST, wait_seconds=0) as held:
         if held:
-            ingest.close_dead(warehouse)
+            intake.close_dead(warehouse)
     with warehouse.reading() as connection:
         dead = ledger.running(connection, PROCESS)
     for batch in dead:

@@ -108,12 +108,15 @@ def of_batch(
         yield from bulk.pages(connection, query, c.open_time, size=step)
 
 
-def last_open(connection: Connection, symbol: str, interval: str) -> int | None:
-    """Open time of the last bar stored of a series."""
+def last_open(
+    connection: Connection, symbol: str, interval: str, *, before: int | None = None
+) -> int | None:
+    """Open time of the last bar stored of a series, or of the last `before` a time."""
     c = binance_ohlcv.c
-    found: int | None = connection.scalar(
-        sa.select(sa.func.max(c.open_time)).where(c.symbol == symbol, c.interval == interval)
-    )
+    newest = sa.select(sa.func.max(c.open_time)).where(c.symbol == symbol, c.interval == interval)
+    if before is not None:
+        newest = newest.where(c.open_time < before)
+    found: int | None = connection.scalar(newest)
     return found
 
 

@@ -92,6 +92,15 @@ def write(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None:
         _replace(connection, table, _as_text(rows))
 
 
+def way(connection: Connection) -> str:
+    """Say how many rows are written here."""
+    if connection.dialect.name == "sqlite":
+        return "INSERT of many rows a statement"
+    if _may_load(connection):
+        return "LOAD DATA LOCAL INFILE"
+    return "prepared REPLACE: the server has local_infile off"
+
+
 def _as_text(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pl.col(pl.Decimal).cast(pl.String))
 

@@ -18,6 +18,15 @@ def load(connection: Connection, source: str, name: str) -> Any:
     return None if found is None else json.loads(found)
 
 
+def under(connection: Connection, source: str, prefix: str) -> dict[str, Any]:
+    """Read all states of a source whose names begin with `prefix`, by name."""
+    c = source_states.c
+    named = sa.select(c.name, c.state).where(
+        c.source == source, c.name.startswith(prefix, autoescape=True)
+    )
+    return {row.name: json.loads(row.state) for row in connection.execute(named)}
+
+
 def save(connection: Connection, source: str, name: str, state: Any, *, batch_id: int) -> None:
     """Replace one state."""
     c = source_states.c

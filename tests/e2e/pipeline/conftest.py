@@ -26,7 +26,7 @@ from bentley.services.exchange.server import ExchangeServer
 from bentley.services.run import Services, services
 from bentley.services.run import environment as run_environment
 from bentley.settings import Settings
-from bentley.stages import ingest
+from bentley.stages import intake
 from bentley.stages.track import EXPERIMENT
 from bentley.stages.verify import Verification, verify
 from bentley.warehouse import ledger
@@ -82,7 +82,7 @@ class Live:
 
     def close(self, batch_id: int) -> int:
         """Commit an open batch."""
-        assert ingest._close(self.warehouse, batch_id).rows_news > 0
+        assert intake.close(self.warehouse, batch_id).rows_news > 0
         return batch_id
 
     def sync_beside(self) -> subprocess.Popen[str]:

@@ -12,8 +12,9 @@ import polars as pl
 import sqlalchemy as sa
 
 from bentley.domain.bars import BAR_SCHEMA, RAW_SCHEMA, sift
-from bentley.stages import ingest
-from bentley.warehouse import bars, gaps, ledger, quarantine
+from bentley.stages import intake
+from bentley.stages.intake import Intake
+from bentley.warehouse import bars, gaps, ledger
 from bentley.warehouse.ledger import INGEST
 from bentley.warehouse.schema import (
     binance_ohlcv,
@@ -84,7 +85,7 @@ def ingest_batch(
             connection, INGEST, engine="test", pipeline_runs=runs, exchange_time=now
         )
     add_rows(warehouse, batch_id, rows, now=now)
-    ingest._close(warehouse, batch_id, error=error)
+    intake.close(warehouse, batch_id, error=error)
     return batch_id
 
 
@@ -93,20 +94,7 @@ def add_rows(
 ) -> None:
     """One chunk of a sync: its rows, counts, gaps and rejects in one transaction."""
     sifted = sift(pl.DataFrame(rows, schema=RAW_SCHEMA), now=now)
-    with warehouse.writing() as connection:
-        quarantine.put(connection, sifted.rejected, batch_id=batch_id, stage=INGEST)
-        done = bars.upsert(connection, sifted.bars, batch_id=batch_id, source="test")
-        ledger.add(
-            connection,
-            batch_id,
-            read=len(rows),
-            written=done.rows,
-            news=done.news,
-            rejected=sifted.rejected.height,
-            ranges=done.ranges,
-        )
-        for touched in done.ranges:
-            gaps.record(connection, touched, batch_id=batch_id)
+    Intake(warehouse, batch_id, source="test", max_share=1.0).store(sifted, read=len(rows))
 
 
 def ingest_unchecked(warehouse: Warehouse, rows: Iterable[Mapping[str, str]]) -> int:
@@ -119,7 +107,7 @@ def ingest_unchecked(warehouse: Warehouse, rows: Iterable[Mapping[str, str]]) ->
         ledger.add(connection, batch_id, written=done.rows, news=done.news, ranges=done.ranges)
         for touched in done.ranges:
             gaps.record(connection, touched, batch_id=batch_id)
-    ingest._close(warehouse, batch_id)
+    intake.close(warehouse, batch_id)
     return batch_id
 
 

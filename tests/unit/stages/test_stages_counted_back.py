@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from bentley.domain.errors import ConfigurationError, FatalError
-from bentley.stages import ingest, table_checks, verify
+from bentley.stages import ingest, intake, table_checks, verify
 from bentley.stages.process import process
 from bentley.warehouse import bulk, ledger
 from bentley.warehouse.ledger import COMMITTED, FAILED, INGEST, PROCESS
@@ -20,7 +20,7 @@ def test_bars_that_are_not_there_any_more_fail_the_batch(warehouse):
         lost = binance_ohlcv.c.open_time < START + 10 * HOUR
         connection.execute(binance_ohlcv.delete().where(lost))
     with pytest.raises(FatalError, match="wrote 50 bars, 50 of them closed, but 40 and 40"):
-        ingest._close(warehouse, batch_id)
+        intake.close(warehouse, batch_id)
     assert [batch.status for batch in batches(warehouse, INGEST)] == [FAILED]
 
 
@@ -31,7 +31,7 @@ def test_a_bar_that_a_batch_writes_twice_is_one_bar(warehouse):
     add_rows(warehouse, batch_id, series(4), now=forming)
     add_rows(warehouse, batch_id, [bar(3, close="101.00000000")])
     add_rows(warehouse, batch_id, [bar(2, close="102.00000000")])
-    ingest._close(warehouse, batch_id)
+    intake.close(warehouse, batch_id)
     (batch,) = batches(warehouse, INGEST)
     assert (batch.status, batch.rows_written, batch.rows_news) == (COMMITTED, 4, 4)
 

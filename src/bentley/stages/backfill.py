@@ -1,0 +1,278 @@
+"""History in bulk: the exchange's archives into `binance_ohlcv`, by the same checks as a sync.
+
+Archives are fetched, checked and read ahead of the database, within a bound of memory. A batch
+takes some of them and is committed before the next begins, so that what is there can be
+processed, a sync comes in between, and a run that ends anywhere goes on where it was.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+from sqlalchemy.engine import Connection
+
+from bentley.domain import bars as domain_bars
+from bentley.domain.bars import Sifted
+from bentley.domain.errors import ConfigurationError, DataError
+from bentley.settings import Settings
+from bentley.sources import archives, exchange
+from bentley.sources.archives import Archives
+from bentley.stages import ahead, positions
+from bentley.stages.archive_plan import SOURCE, Task, failure, plan, state_name
+from bentley.stages.coverage import coverage
+from bentley.stages.intake import Intake, close, close_dead
+from bentley.stages.reading import Mark, Series
+from bentley.stages.report import StageReport, of_batch
+from bentley.warehouse import bars, bulk, ledger, states
+from bentley.warehouse.ledger import INGEST, Batch
+from bentley.warehouse.warehouse import Warehouse
+
+ENGINE = "archives"
+
+_LOCK_SECONDS = 900.0
+_BATCH_ROWS = 1_000_000
+_LETS_OTHERS_IN_SECONDS = 0.2
+_FETCHED_AHEAD = 4
+_CHUNKS_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a backfill is: archives of all there are, rows, and which archive is at work."""
+
+    archives: int
+    of: int
+    rows: int
+    at: str
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A piece of an archive; the `last` one ends it, with an error or without."""
+
+    task: Task
+    sifted: Sifted | None = None
+    read: int = 0
+    last: bool = False
+    error: DataError | None = None
+
+
+def backfill(
+    settings: Settings,
+    *,
+    repair: bool = False,
+    pipeline_runs: Iterable[str] = (),
+    dag_run: str | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> StageReport:
+    """Load the archives that cover the wanted series, or with `repair` their recorded gaps.
+
+    An archive that is in the table already is passed over, unless it was published anew. What
+    can't be read is named among the failures, and the others are loaded all the same. Raises
+    ConfigurationError where there is no archive at all, RetriableError when the place or the
+    database can't be reached, DataError when too many rows are bad.
+    """
+    place = archives.at(
+        settings.archive,
+        today=lambda: archives.day_of(exchange.server_time(settings.exchange_url)),
+    )
+    wanted = [(symbol, interval) for symbol in settings.symbols for interval in settings.intervals]
+    with Warehouse.open(settings) as warehouse:
+        planned = plan(settings, warehouse, place, wanted, repair=repair)
+        if not planned.tasks:
+            raise ConfigurationError("; ".join(one["message"] for one in planned.failures))
+        run = _Run(settings, warehouse, place, planned.tasks, progress)
+        done = run.load(pipeline_runs=sorted(pipeline_runs), dag_run=dag_run)
+        end = max(task.archive.end for task in planned.tasks)
+        series = tuple(coverage(warehouse, wanted, end=min(end, settings.until or end)))
+        with warehouse.reading() as connection:
+            way = bulk.way(connection)
+    failures = [*planned.failures, *run.failures]
+    details = {
+        "archives": len(planned.tasks),
+        "known": sum(task.known for task in planned.tasks),
+        "written_by": way,
+        "batches": [batch.id for batch in done],
+        "failures": failures,
+    }
+    report = StageReport(INGEST, ENGINE, settings.origin)
+    if done:
+        report = replace(
+            of_batch(done[-1], origin=settings.origin),
+            rows_read=sum(batch.rows_read for batch in done),
+            rows_written=sum(batch.rows_written for batch in done),
+            rows_news=sum(batch.rows_news for batch in done),
+            rows_rejected=sum(batch.rows_rejected for batch in done),
+            seconds=sum(batch.seconds or 0.0 for batch in done),
+        )
+    return replace(report, series=series, failures=tuple(failures), details=details)
+
+
+class _Run:
+    """The state of one backfill."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        warehouse: Warehouse,
+        place: Archives,
+        tasks: Sequence[Task],
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.settings = settings
+        self.warehouse = warehouse
+        self.place = place
+        self.tasks = tasks
+        self.progress = progress
+        self.failures: list[dict[str, str]] = []
+        self.archives = self.rows = 0
+        self.covered: dict[Series, tuple[int, int]] = {}  # what was read up to here without a hole
+
+    def load(self, *, pipeline_runs: Sequence[str], dag_run: str | None) -> list[Batch]:
+        """Read every archive, and return the batches that were made of them."""
+        done: list[Batch] = []
+        with (
+            tempfile.TemporaryDirectory(prefix="bentley-archives-") as folder,
+            closing(ahead.buffered(self._chunks(Path(folder)), depth=_CHUNKS_AHEAD)) as chunks,
+        ):
+            for first in chunks:
+                if done:
+                    time.sleep(_LETS_OTHERS_IN_SECONDS)
+                with self.warehouse.alone(INGEST, wait_seconds=_LOCK_SECONDS):
+                    close_dead(self.warehouse)
+                    with self.warehouse.writing() as connection:
+                        batch_id = ledger.begin(
+                            connection,
+                            INGEST,
+                            engine=ENGINE,
+                            pipeline_runs=pipeline_runs,
+                            dag_run=dag_run,
+                            exchange_time=first.task.archive.end,
+                        )
+                    try:
+                        self._fill(batch_id, first, chunks)
+                    except BaseException as error:
+                        said = f"{type(error).__name__}: {error}"
+                        close(self.warehouse, batch_id, error=said)
+                        raise
+                    done.append(close(self.warehouse, batch_id))
+        return done
+
+    def _fill(self, batch_id: int, chunk: _Chunk, chunks: Iterator[_Chunk]) -> None:
+        """Store chunks up to the end of an archive at which the batch is large enough."""
+        intake = Intake(
+            self.warehouse, batch_id, source=SOURCE, max_share=self.settings.max_rejected_share
+        )
+        while True:
+            self._store(intake, chunk)
+            if chunk.last and intake.read >= _BATCH_ROWS:
+                return
+            following = next(chunks, None)
+            if following is None:
+                return
+            chunk = following
+
+    def _store(self, intake: Intake, chunk: _Chunk) -> None:
+        archive = chunk.task.archive
+
+        def then(connection: Connection) -> None:
+            if chunk.last and chunk.error is None:
+                self._cover(connection, chunk.task, intake.batch_id)
+
+        if chunk.sifted is not None:
+            intake.store(chunk.sifted, read=chunk.read, then=then)
+        elif chunk.last:
+            with self.warehouse.writing() as connection:
+                then(connection)
+        if chunk.error is not None:
+            self.failures.append(failure(archive.symbol, archive.interval, str(chunk.error)))
+        self.rows += chunk.read
+        self.archives += chunk.last
+        if self.progress is not None:
+            at = state_name(archive)
+            self.progress(Progress(self.archives, len(self.tasks), self.rows, at))
+
+    def _cover(self, connection: Connection, task: Task, batch_id: int) -> None:
+        """Keep that an archive is read, and move the series' position where the two join."""
+        archive = task.archive
+        series = (archive.symbol, archive.interval)
+        if task.whole and not task.known:
+            state = {"sha256": task.digest}
+            states.save(connection, SOURCE, state_name(archive), state, batch_id=batch_id)
+        since, until = self.settings.since, self.settings.until
+        first = archive.start if since is None else max(archive.start, since)
+        end = archive.end if until is None else min(archive.end, until)
+        before = self.covered.get(series)
+        if before is not None and before[1] == first:
+            first = before[0]
+        self.covered[series] = (first, end)
+        last = bars.last_open(connection, *series, before=end)
+        if last is None:
+            return
+        known = positions.load(connection, series)
+        mark = Mark(first, last)
+        if known is not None:
+            if end < known.since or first > known.cursor:
+                return  # a hole lies between them: the sync goes on from its own place
+            mark = Mark(min(first, known.since), max(last, known.cursor))
+        if mark != known:
+            positions.save(connection, series, mark, batch_id=batch_id)
+
+    def _chunks(self, folder: Path) -> Generator[_Chunk, None, None]:
+        """Read the archives in their order; this runs in a thread of its own."""
+        fetched = ahead.mapped(
+            lambda task: self._fetch(task, folder), self.tasks, threads=_FETCHED_AHEAD
+        )
+        with closing(fetched):
+            for task, file in zip(self.tasks, fetched, strict=True):
+                if file is None:
+                    yield _Chunk(task, last=True)
+                elif isinstance(file, DataError):
+                    yield _Chunk(task, last=True, error=file)
+                else:
+                    yield from self._read(task, file)
+                    if file.is_relative_to(folder):
+                        file.unlink()
+
+    def _fetch(self, task: Task, folder: Path) -> Path | DataError | None:
+        if task.known:
+            return None
+        try:
+            return self.place.fetch(task.archive, task.digest, folder)
+        except DataError as error:
+            return error
+
+    def _read(self, task: Task, file: Path) -> Iterator[_Chunk]:
+        held = None
+        try:
+            for good, bad in archives.rows(file, task.archive):
+                if held is not None:
+                    yield held
+                held = self._sift(task, good, bad)
+        except DataError as error:
+            if held is not None:
+                yield held
+            yield _Chunk(task, last=True, error=error)
+        else:
+            yield _Chunk(task, last=True) if held is None else replace(held, last=True)
+
+    def _sift(self, task: Task, good: pl.DataFrame, bad: pl.DataFrame) -> _Chunk:
+        # What a published archive holds has ended by its own end, whatever any clock says.
+        sifted = domain_bars.sift(good, now=task.archive.end)
+        read = good.height + bad.height
+        if bad.height:
+            sifted = sifted._replace(rejected=pl.concat([sifted.rejected, bad]))
+        if not task.whole:
+            opened = pl.col("open_time")
+            since, until = self.settings.since, self.settings.until
+            inside = opened.is_between(since or 0, until or task.archive.end, closed="left")
+            kept = sifted.bars.filter(inside)
+            read -= sifted.bars.height - kept.height
+            sifted = sifted._replace(bars=kept)
+        return _Chunk(task, sifted, read)

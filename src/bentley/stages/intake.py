@@ -1,0 +1,138 @@
+"""What every way into `binance_ohlcv` shares: how rows are stored, and how their batch is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import polars as pl
+import structlog
+from sqlalchemy.engine import Connection
+
+from bentley.domain import bars as domain_bars
+from bentley.domain.bars import Sifted
+from bentley.domain.errors import FatalError
+from bentley.warehouse import bars, gaps, ledger, quarantine
+from bentley.warehouse.ledger import INGEST
+from bentley.warehouse.warehouse import Warehouse
+
+_log = structlog.get_logger(__name__)
+
+
+class Intake:
+    """The rows of one open batch on their way into the table; the caller holds the stage's lock.
+
+    `max_share` is the share of bad rows past which the batch fails.
+    """
+
+    def __init__(
+        self, warehouse: Warehouse, batch_id: int, *, source: str, max_share: float
+    ) -> None:
+        self.warehouse = warehouse
+        self.batch_id = batch_id
+        self.source = source
+        self.max_share = max_share
+        self.read = 0
+        self.rejected = 0
+
+    def store(
+        self, sifted: Sifted, *, read: int, then: Callable[[Connection], None] | None = None
+    ) -> None:
+        """Store a chunk of `read` rows with its counts and gaps, and do `then`: one transaction.
+
+        Raises DataError where too many rows are bad: the evidence is kept, the chunk's bars
+        are not.
+        """
+        rejected = sifted.rejected.height
+        self.read += read
+        self.rejected += rejected
+        spoiled = quarantine.excess(
+            self.rejected,
+            self.read,
+            self.max_share,
+            first=sifted.rejected["reason"][0] if rejected else "in an earlier chunk",
+        )
+        with self.warehouse.writing() as connection:
+            quarantine.put(connection, sifted.rejected, batch_id=self.batch_id, stage=INGEST)
+            if spoiled:
+                ledger.add(connection, self.batch_id, read=read, rejected=rejected)
+            else:
+                done = bars.upsert(
+                    connection, sifted.bars, batch_id=self.batch_id, source=self.source
+                )
+                ledger.add(
+                    connection,
+                    self.batch_id,
+                    read=read,
+                    written=done.rows,
+                    news=done.news,
+                    rejected=rejected,
+                    ranges=done.ranges,
+                )
+                for touched in done.ranges:
+                    gaps.record(connection, touched, batch_id=self.batch_id)
+                if then is not None:
+                    then(connection)
+        if spoiled:
+            raise spoiled
+
+
+def close_dead(warehouse: Warehouse) -> None:
+    """Close the batches whose process died; the caller holds the stage's lock."""
+    with warehouse.reading() as connection:
+        dead = ledger.running(connection, INGEST)
+    for batch in dead:
+        _log.warning("closing a batch whose process died", batch=batch.id)
+        close(warehouse, batch.id, error="the process ended before its work was done")
+
+
+def close(
+    warehouse: Warehouse,
+    batch_id: int,
+    *,
+    details: Mapping[str, Any] | None = None,
+    error: str | None = None,
+) -> ledger.Batch:
+    """Count the batch's rows back from the table and close it on what is found there.
+
+    They are read before the transaction that closes it, whose lock all other stages wait for;
+    nobody else writes them, for the caller holds the stage's lock.
+    """
+    with warehouse.snapshot() as connection:
+        batch = ledger.get(connection, batch_id)
+        assert batch is not None  # noqa: S101 - the caller has just begun it
+        watermark = None
+        rows = news = 0
+
+        def counted() -> Iterator[pl.DataFrame]:
+            nonlocal watermark, rows, news
+            for frame in bars.of_batch(connection, batch_id, batch.ranges):
+                closed = frame.filter(pl.col("is_closed"))
+                rows, news = rows + frame.height, news + closed.height
+                newest = closed["open_time"].max()
+                if isinstance(newest, int):
+                    watermark = max(newest, watermark or newest)
+                yield frame
+
+        checksum = domain_bars.checksum(counted())
+    lost = None
+    if (rows, news) != (batch.rows_written, batch.rows_news):
+        lost = (
+            f"batch {batch_id} wrote {batch.rows_written} bars, {batch.rows_news} of them "
+            f"closed, but {rows} and {news} are in the table"
+        )
+    with warehouse.writing() as connection:
+        ledger.close(
+            connection,
+            batch_id,
+            checksum=checksum,
+            watermark=watermark,
+            details=details or {},
+            error=error or lost,
+        )
+    if lost and not error:
+        raise FatalError(lost)
+    with warehouse.reading() as connection:
+        closed = ledger.get(connection, batch_id)
+    assert closed is not None  # noqa: S101
+    return closed

@@ -1,0 +1,348 @@
+"""Archives into the table: exact, resumable, beside the sync, and nothing lost."""
+
+from __future__ import annotations
+
+import threading
+from decimal import Decimal
+
+import polars as pl
+import pytest
+import sqlalchemy as sa
+import zstandard
+
+from archive_support import half, line, lines, ms, put, served, sign, spoiled, status
+from bentley.domain.errors import ConfigurationError, DataError, RetriableError
+from bentley.stages import backfill as stage
+from bentley.stages import positions
+from bentley.stages.backfill import backfill
+from bentley.stages.intake import close_dead
+from bentley.stages.reading import Mark
+from bentley.warehouse import bulk, gaps
+from bentley.warehouse.ledger import COMMITTED, FAILED, INGEST
+from bentley.warehouse.schema import binance_ohlcv, quarantine
+from unit.stages.chain_support import batches, digest, ingest_batch
+
+SERIES = ("BTCUSDT", "1h")
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Two whole months and two days of the third."""
+    root = tmp_path / "archive"
+    put(root, "2023-12", lines("2023-12-01", "2024-01-01"), header=True)
+    put(root, "2024-01", lines("2024-01-01", "2024-02-01"))
+    put(root, "2024-02-01", lines("2024-02-01", "2024-02-02", micro=True))
+    put(root, "2024-02-02", lines("2024-02-02", "2024-02-03", micro=True))
+    return root
+
+
+ALL = (31 + 31 + 2) * 24
+
+
+@pytest.fixture
+def given(opened, place):
+    def make(**more):
+        wanted = {"archive": str(place), "symbols": ("BTCUSDT",)} | more
+        return opened.model_copy(update=wanted)
+
+    return make
+
+
+def stored(warehouse, *columns):
+    c = binance_ohlcv.c
+    query = sa.select(*(c[name] for name in columns)).order_by(c.symbol, c.interval, c.open_time)
+    with warehouse.reading() as connection:
+        return connection.execute(query).all()
+
+
+def position(warehouse, series=SERIES):
+    with warehouse.reading() as connection:
+        return positions.load(connection, series)
+
+
+def missing(warehouse):
+    with warehouse.reading() as connection:
+        return [(gap.first_open, gap.bars) for gap in gaps.of_series(connection, *SERIES)]
+
+
+def test_every_bar_is_there_exactly_and_a_second_run_reads_nothing(given, warehouse):
+    report = backfill(given())
+    assert (report.rows_read, report.rows_written, report.rows_rejected) == (ALL, ALL, 0)
+    assert report.failures == ()
+    rows = stored(warehouse, "open_time", "close_time", "quote_volume", "is_closed", "source")
+    assert [row.open_time for row in rows] == list(
+        range(ms("2023-12-01"), ms("2024-02-03"), 3_600_000)
+    )
+    assert all(row.close_time == row.open_time + 3_599_999 for row in rows)
+    assert {row.quote_volume for row in rows} == {Decimal("230976895658.80542100")}
+    assert {(row.is_closed, row.source) for row in rows} == {(1, "binance-archives")}
+    assert missing(warehouse) == []
+    (batch,) = batches(warehouse, INGEST)
+    assert (batch.status, batch.engine, batch.rows_news) == (COMMITTED, "archives", ALL)
+    assert batch.watermark == ms("2024-02-02T23:00")
+    before = digest(warehouse)
+    again = backfill(given())
+    assert (again.rows_read, again.details["known"], again.details["archives"]) == (0, 4, 4)
+    assert digest(warehouse) == before
+
+
+def test_an_archive_that_is_published_anew_is_read_again(given, warehouse, place):
+    backfill(given())
+    changed = lines("2024-01-01", "2024-01-31T23:00") + line(ms("2024-01-31T23:00"), trades="8")
+    put(place, "2024-01", changed)
+    report = backfill(given())
+    assert (report.rows_read, report.rows_written, report.rows_news) == (31 * 24, 1, 1)
+    assert report.details["known"] == 3
+    trades = dict(stored(warehouse, "open_time", "trades"))
+    assert trades[ms("2024-01-31T23:00")] == 8
+
+
+def test_the_range_ends_where_it_should_and_a_part_is_read_again_when_more_is_wanted(
+    given, warehouse
+):
+    part = given(since=ms("2023-12-31T05:00"), until=ms("2024-01-02T07:00"))
+    assert backfill(part).rows_read == 19 + 24 + 7
+    opened = [row.open_time for row in stored(warehouse, "open_time")]
+    assert (opened[0], opened[-1]) == (ms("2023-12-31T05:00"), ms("2024-01-02T06:00"))
+    assert position(warehouse) == Mark(ms("2023-12-31T05:00"), ms("2024-01-02T06:00"))
+    report = backfill(given())
+    assert (report.rows_read, report.rows_written) == (ALL, ALL - 50)
+    assert position(warehouse) == Mark(ms("2023-12-01"), ms("2024-02-02T23:00"))
+
+
+def test_a_month_takes_the_place_of_its_days_and_mends_what_they_lack(given, warehouse, place):
+    (place / "data/spot/daily/klines/BTCUSDT/1h/BTCUSDT-1h-2024-02-01.zip").unlink()
+    backfill(given())
+    assert missing(warehouse) == [(ms("2024-02-01"), 24)]
+    put(place, "2024-02", lines("2024-02-01", "2024-03-01"))
+    report = backfill(given(), repair=True)
+    assert (report.rows_read, report.details["known"]) == (29 * 24, 2)
+    assert missing(warehouse) == []
+    assert backfill(given(), repair=True).rows_read == 0
+
+
+def test_what_the_archive_lacks_stays_a_gap(given, warehouse, place):
+    early, late = lines("2024-01-01", "2024-01-10"), lines("2024-01-11", "2024-02-01")
+    put(place, "2024-01", early + late)
+    backfill(given())
+    assert missing(warehouse) == [(ms("2024-01-10"), 24)]
+    assert backfill(given(), repair=True).rows_read == 0  # it is known that nothing more is there
+
+
+def test_a_gap_of_the_sync_is_mended(given, warehouse):
+    rows = ingest_rows("2024-01-05", "2024-01-07") + ingest_rows("2024-01-08", "2024-01-09")
+    ingest_batch(warehouse, rows, now=ms("2024-02-01"))
+    assert missing(warehouse) == [(ms("2024-01-07"), 24)]
+    report = backfill(given(), repair=True)
+    assert (report.rows_read, report.details["known"]) == (31 * 24, 3)
+    assert missing(warehouse) == []
+
+
+def ingest_rows(since, until):
+    names = [
+        "open_time",
+        "open",
+        "high",
+        "low",
+        "close",
+        "volume",
+        "close_time",
+        "quote_volume",
+        "trades",
+        "taker_buy_base_volume",
+        "taker_buy_quote_volume",
+    ]
+    return [
+        {"symbol": "BTCUSDT", "interval": "1h"} | dict(zip(names, text.split(","), strict=False))
+        for text in lines(since, until).splitlines()
+    ]
+
+
+def test_the_sync_goes_on_where_the_archives_end(given, warehouse):
+    """And a position that does not touch them is left alone: a hole lies between."""
+    backfill(given(until=ms("2024-01-01")))
+    assert position(warehouse) == Mark(ms("2023-12-01"), ms("2023-12-31T23:00"))
+    with warehouse.writing() as connection:
+        positions.save(connection, SERIES, Mark(ms("2024-02-02"), ms("2024-02-02")), batch_id=1)
+    ingest_batch(warehouse, ingest_rows("2024-02-02", "2024-02-02T02:00"), now=ms("2024-03-01"))
+    backfill(given(until=ms("2024-02-01")))
+    assert position(warehouse) == Mark(ms("2024-02-02"), ms("2024-02-02"))
+    backfill(given())
+    assert position(warehouse) == Mark(ms("2023-12-01"), ms("2024-02-02T23:00"))
+
+
+def test_a_missing_month_is_a_hole_that_no_position_spans(given, warehouse, place):
+    (place / "data/spot/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2024-01.zip").unlink()
+    backfill(given())
+    assert missing(warehouse) == [(ms("2024-01-01"), 31 * 24)]
+    assert position(warehouse) == Mark(ms("2023-12-01"), ms("2023-12-31T23:00"))
+
+
+def test_a_bar_that_ends_after_its_archive_is_forming(given, warehouse, place):
+    week = lines(ms("2024-01-01"), ms("2024-02-05"), interval="1w")
+    put(place, "2024-01", week, interval="1w")
+    report = backfill(given(intervals=("1w",)))
+    assert (report.rows_written, report.rows_news) == (5, 4)
+    assert [row.is_closed for row in stored(warehouse, "is_closed")] == [1, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("fault", ["checksum", "no checksum", "zip"])
+def test_a_broken_archive_is_named_and_the_others_are_loaded(given, warehouse, place, fault):
+    file = place / "data/spot/monthly/klines/BTCUSDT/1h/BTCUSDT-1h-2024-01.zip"
+    if fault == "no checksum":
+        file.with_name(f"{file.name}.CHECKSUM").unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-100])
+    if fault == "zip":
+        sign(file)
+    report = backfill(given())
+    assert [one["symbol"] for one in report.failures] == ["BTCUSDT"]
+    assert file.name in report.failures[0]["message"]
+    assert report.rows_written == ALL - 31 * 24
+    put(place, "2024-01", lines("2024-01-01", "2024-02-01"))
+    assert backfill(given()).rows_written == 31 * 24
+    assert missing(warehouse) == []
+
+
+def test_bad_rows_are_quarantined_and_past_a_share_the_batch_fails(given, warehouse, place):
+    good = lines("2024-01-01", "2024-01-31")
+    bad = line(ms("2024-01-31"), high="1.0") + line(ms("2024-02-01")) + "1,2\n"
+    put(place, "2024-01", good + bad)
+    report = backfill(given())
+    assert (report.rows_read, report.rows_rejected) == (ALL - 24 + 3, 3)
+    with warehouse.reading() as connection:
+        reasons = connection.scalars(sa.select(quarantine.c.reason)).all()
+    assert min(reasons).startswith("high 1.00000000 lies below")
+    assert sorted(reasons)[1:] == [
+        "open_time 1 lies outside the archive 2024-01",
+        f"open_time {ms('2024-02-01')} lies outside the archive 2024-01",
+    ]
+    put(place, "2024-01", "".join(line(at * 3_600_000 + 1) for at in range(474_000, 474_500)))
+    with pytest.raises(DataError, match="rows are bad"):
+        backfill(given())
+    assert [batch.status for batch in batches(warehouse, INGEST)] == [COMMITTED, FAILED]
+
+
+def test_no_archive_at_all_is_an_error_that_names_the_place(given, place):
+    with pytest.raises(ConfigurationError, match=rf"no archive of ETHUSDT 1h lies at {place}"):
+        backfill(given(symbols=("ETHUSDT",)))
+    report = backfill(given(symbols=("ETHUSDT", "BTCUSDT")))
+    assert [one["symbol"] for one in report.failures] == ["ETHUSDT"]
+    assert report.rows_written == ALL
+    with pytest.raises(DataError, match="has no data/spot"):
+        backfill(given(archive=str(place / "data")))
+
+
+def test_small_batches_give_the_same_tables_and_let_a_sync_in_between(
+    given, warehouse, monkeypatch
+):
+    monkeypatch.setattr(stage, "_BATCH_ROWS", 700)
+    entered = threading.Event()
+
+    def other():
+        with warehouse.alone(INGEST, wait_seconds=60):
+            close_dead(warehouse)
+            entered.set()
+
+    waiting = threading.Thread(target=other)
+    seen = []
+
+    def progress(done):
+        seen.append((done.archives, done.of, done.rows, entered.is_set()))
+        if len(seen) == 1:
+            waiting.start()
+
+    report = backfill(given(), progress=progress)
+    waiting.join()
+    assert len(report.details["batches"]) == 3
+    assert [one[:3] for one in seen] == [(1, 4, 744), (2, 4, 1488), (3, 4, 1512), (4, 4, ALL)]
+    assert seen[-1][3]  # before the end, and not after it
+    assert [batch.status for batch in batches(warehouse, INGEST)] == [COMMITTED] * 3
+    assert len(stored(warehouse, "open_time")) == ALL
+
+
+def test_a_run_that_dies_anywhere_goes_on_where_it_was(given, warehouse, monkeypatch):
+    """In the middle of an archive, between archives, and before a batch is closed."""
+    monkeypatch.setattr("bentley.sources.archives._BLOCK_BYTES", 20_000)
+    real, died = bulk.write, []
+
+    class Killed(BaseException):
+        pass
+
+    def dying(connection, table, rows):
+        if len(died) < 12 and dying.calls == 3:
+            died.append(1)
+            dying.calls = 0
+            raise Killed
+        dying.calls += 1
+        real(connection, table, rows)
+
+    dying.calls = 0
+    monkeypatch.setattr(bulk, "write", dying)
+    for _ in range(100):
+        try:
+            backfill(given())
+            break
+        except Killed:
+            continue
+    assert died
+    assert len(stored(warehouse, "open_time")) == ALL
+    assert missing(warehouse) == []
+    assert position(warehouse) == Mark(ms("2023-12-01"), ms("2024-02-02T23:00"))
+    news = sum(batch.rows_news for batch in batches(warehouse, INGEST))
+    assert news == ALL  # each bar was announced once
+
+
+def test_from_a_site_with_its_faults(given, place, monkeypatch):
+    monkeypatch.setattr(stage.exchange, "server_time", lambda _: ms("2024-02-03T01:00"))
+    with served(place) as site:
+        site.faults = [half, spoiled, status(503)]
+        report = backfill(given(archive=site.url))
+        assert (report.rows_written, report.failures) == (ALL, ())
+        assert len(site.archives()) == 4 + 3
+        fetched = len(site.archives())
+        assert backfill(given(archive=site.url)).rows_read == 0
+        assert len(site.archives()) == fetched
+
+
+def test_a_site_that_goes_away_can_be_tried_again(given, place, monkeypatch):
+    monkeypatch.setattr(stage.exchange, "server_time", lambda _: ms("2024-02-03T01:00"))
+    with served(place) as site:
+        site.faults = [status(429, Retry_After="9")] * 4
+        with pytest.raises(RetriableError) as error:
+            backfill(given(archive=site.url))
+        assert error.value.retry_after == 9
+        site.faults = []
+        assert backfill(given(archive=site.url)).rows_written == ALL
+
+
+def test_a_folder_asks_no_network(given, monkeypatch):
+    def asked(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr("bentley.sources.http.ask", asked)
+    monkeypatch.setattr("bentley.sources.http.download", asked)
+    assert backfill(given()).rows_written == ALL
+
+
+def test_the_recorded_month_in_microseconds_is_the_recorded_klines(
+    opened, warehouse, recorded, tmp_path
+):
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        body = (recorded / f"binance_vision_microseconds/{symbol}-1h-2025-01.csv").read_text()
+        put(tmp_path, "2025-01", body, symbol=symbol)
+    settings = opened.model_copy(
+        update={"archive": str(tmp_path), "symbols": ("BTCUSDT", "ETHUSDT")}
+    )
+    backfill(settings)
+    names = ("symbol", "open_time", "open", "high", "low", "close", "volume", "close_time")
+    names += ("quote_volume", "trades", "taker_buy_base_volume", "taker_buy_quote_volume")
+    found = [tuple(map(str, row)) for row in stored(warehouse, *names)]
+    wanted = []
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        packed = (recorded / f"binance_klines_2025_01/{symbol}-1h.csv.zst").open("rb")
+        with packed, zstandard.ZstdDecompressor().stream_reader(packed) as stream:
+            frame = pl.read_csv(stream.read(), infer_schema=False)
+        wanted += [(symbol, *row[:11]) for row in frame.rows()]
+    assert len(wanted) == 2 * 744
+    assert found == wanted
