@@ -220,7 +220,7 @@ def verify(
     from bentley.stages import verify as stage  # noqa: PLC0415
 
     screen = Screen(as_json=json)
-    found = stage.verify(selection.settings())
+    found = stage.verify(selection.settings(), selected=selection.given)
     screen.result(found.to_dict(), lambda: screen.verification(found))
     return EXIT_OK if found.held else EXIT_FAILURE
 
@@ -346,15 +346,21 @@ def main() -> None:
     except CycloptsError as error:
         _end(str(error), "ConfigurationError", EXIT_USAGE, printed=True)
     except BentleyError as error:
-        _end(str(error), type(error).__name__, error.exit_code)
+        _end(str(error), _public_name(error), error.exit_code)
     except ModuleNotFoundError as error:
-        said = f"the module {error.name!r} is missing: run `make setup`"
+        said = f"the module {error.name!r} is missing: run `make clean setup`"
         _end(said, "ConfigurationError", EXIT_USAGE)
     except OSError as error:  # a full disk, a folder that may not be written
         _end(f"this machine refused: {error}", "FatalError", EXIT_FAILURE)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else EXIT_OK)
+
+
+def _public_name(error: BentleyError) -> str:
+    """Name the kind of an error as the tree of errors does."""
+    kinds = (kind.__name__ for kind in type(error).__mro__)
+    return next(name for name in kinds if not name.startswith("_"))
 
 
 def _end(said: str, kind: str, code: int, *, printed: bool = False) -> NoReturn:

@@ -115,6 +115,14 @@ class Settings(BaseSettings):
             return {name: value for name, value in given.items() if name != "exchange_url"}
         return given
 
+    @field_validator("since", "until", mode="after")
+    @classmethod
+    def _after_1970(cls, value: int | None) -> int | None:
+        if value is not None and value < 0:
+            msg = f"{iso(value)} lies before 1970, where no bar is"
+            raise ValueError(msg)
+        return value
+
     @model_validator(mode="after")
     def _since_lies_before_until(self) -> Self:
         if self.since is not None and self.until is not None and self.since >= self.until:

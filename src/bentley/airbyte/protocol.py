@@ -7,7 +7,7 @@ us as the source's own text.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -161,19 +161,6 @@ def _configured(stream: Mapping[str, Any]) -> dict[str, Any]:
     if stream.get("source_defined_primary_key"):
         configured["primary_key"] = stream["source_defined_primary_key"]
     return configured
-
-
-def latest_states(
-    stored: Iterable[Mapping[str, Any]], new: Iterable[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """What to feed back to the source next time: of each stream's states the newest."""
-    latest: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for state in (*stored, *new):
-        descriptor = (state.get("stream") or {}).get("stream_descriptor") or {}
-        kind = str(state.get("type") or "LEGACY")
-        key = (kind, str(descriptor.get("namespace") or ""), str(descriptor.get("name") or ""))
-        latest[key] = dict(state)
-    return list(latest.values())
 
 
 def incremental_catalog(streams: Sequence[str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy.exc import DBAPIError, NoSuchTableError
 
 from bentley.domain.errors import ConfigurationError, FatalError, RetriableError
+from bentley.warehouse.database import MYSQL_FULL, MYSQL_PASSING
 
 _CHUNK = 50_000
 _WRITE_ROWS = 10_000
@@ -64,13 +65,6 @@ _MYSQL_TYPES: Final[Mapping[int, pl.DataType]] = {
     FIELD_TYPE.JSON: pl.String(),
     FIELD_TYPE.ENUM: pl.String(),
 }
-
-
-_GONE: Final = frozenset({1205, 1213, 2002, 2003, 2006, 2013, 2055})
-"""MySQL's codes for a lock that didn't come, a deadlock, and a server that is away."""
-
-_FULL: Final = frozenset({3, 28, 1021, 1114})
-"""MySQL's codes for a table or a disk without room."""
 
 
 def read(engine: Engine, sql: str) -> pl.DataFrame:
@@ -264,8 +258,8 @@ def explained(error: DBAPIError | sqlite3.Error | MySQLError) -> RetriableError 
     text = str(cause)
     code = cause.args[0] if cause is not None and cause.args else None
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    if lost or code in _GONE or "locked" in text:
+    if lost or code in MYSQL_PASSING or "locked" in text:
         return RetriableError(f"the database is busy or away: {text}")
-    if code in _FULL or "is full" in text:
+    if code in MYSQL_FULL or "is full" in text:
         return FatalError(f"the database's disk is full ({text}): free some space")
     return FatalError(f"the database refused: {text}")

@@ -34,13 +34,21 @@ def to_url(jdbc_url: str) -> URL:
 
 def _mysql(address: str) -> URL:
     parts = urlsplit(address)
+    try:
+        port = parts.port or _DEFAULT_PORT
+    except ValueError:
+        shown = parts.netloc.rpartition("@")[2]
+        msg = (
+            f"the port in {shown!r} is no number: write it as jdbc:mysql://127.0.0.1:3307/mansa_bot"
+        )
+        raise ConfigurationError(msg) from None
     query = parse_qs(parts.query)  # decoded already, unlike what stands before the host
     return URL.create(
         "mysql+pymysql",
         username=unquote(parts.username) if parts.username else query.get("user", [None])[0],
         password=unquote(parts.password) if parts.password else query.get("password", [None])[0],
         host=parts.hostname or "localhost",
-        port=parts.port or _DEFAULT_PORT,
+        port=port,
         database=parts.path.lstrip("/"),
     )
 

@@ -15,6 +15,7 @@ from hashlib import blake2b
 from itertools import count
 from pathlib import Path
 
+from bentley.domain.errors import ConfigurationError
 from bentley.services.exchange.recorded import RecordedMarket
 
 Prints = dict[str, tuple[int, str]]
@@ -75,7 +76,13 @@ def _read(register: Path) -> dict[str, Prints]:
 
 def _write(register: Path, known: dict[str, Prints]) -> None:
     """Write whole or not at all: a run that is refused a moment later may write here too."""
-    register.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        register.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = (
+            f"{register} can't be written ({error.strerror}); set BENTLEY_HOME to a folder that can"
+        )
+        raise ConfigurationError(msg) from error
     draft = register.with_name(f".{register.name}.{secrets.token_hex(4)}")
     draft.write_text(json.dumps(known, indent=1), encoding="utf-8")
     draft.replace(register)

@@ -73,7 +73,7 @@ class Services:
             for dag_id in paused:  # an asset's watchers start at the parse after its unpausing
                 self.patiently(partial(client.parse, dag_id))
             note = f"origin: {self.settings.origin}"
-            self.patiently(lambda: client.trigger(MASTER, run_id=run_id, note=note))
+            self.patiently(lambda: _trigger(client, run_id, note))
         return run_id
 
     def follow(self, run_id: str) -> Iterator[Progress]:
@@ -175,6 +175,7 @@ def services(
             group.start(name, argv, env=env, cwd=ROOT)
         _wait(settings, group, own_mlflow=own_mlflow)
         record = _record(settings)
+        record.touch(mode=0o600)  # an address may hold a password
         record.write_text(
             json.dumps({"origin": settings.origin, "exchange_url": settings.exchange_url}),
             encoding="utf-8",
@@ -183,6 +184,16 @@ def services(
             yield Services(settings, group)
         finally:
             record.unlink(missing_ok=True)
+
+
+def _trigger(client: AirflowClient, run_id: str, note: str) -> None:
+    try:
+        client.trigger(MASTER, run_id=run_id, note=note)
+    except FatalError as refused:
+        try:  # an earlier try may have arrived, and its answer been lost
+            client.run(MASTER, run_id)
+        except FatalError:
+            raise refused from None
 
 
 @contextmanager

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import httpx
-
 from bentley.domain.addresses import without_password
 from bentley.domain.errors import FatalError
 from bentley.sources import http
@@ -13,7 +9,12 @@ from bentley.sources import http
 TRADING = "TRADING"
 """The status of a symbol that trades."""
 
+_OK = 200
 _BAD_REQUEST = 400
+_INVALID_SYMBOL = -1121
+_LATEST = 253_402_300_800_000
+"""The year 10,000: nothing that names a later time is a clock."""
+
 _SETTING = "BENTLEY_EXCHANGE_URL"
 
 
@@ -24,13 +25,16 @@ def server_time(exchange_url: str, *, attempts: int = http.ATTEMPTS) -> int:
     FatalError when the address is no exchange.
     """
     url = f"{exchange_url}/api/v3/time"
-    answer = http.ask(url, what="the exchange", setting=_SETTING, attempts=attempts)
+    code, said = http.ask_json(url, what="the exchange", setting=_SETTING, attempts=attempts)
     try:
-        return int(_body(answer)["serverTime"])
-    except (ValueError, KeyError, TypeError) as error:
+        now = int(said["serverTime"])
+    except (ValueError, KeyError, TypeError, OverflowError):
+        now = -1
+    if code != _OK or not 0 <= now < _LATEST:
         shown = without_password(url)
         msg = f"{shown} gives no time: is {_SETTING} an exchange's address?"
-        raise FatalError(msg) from error
+        raise FatalError(msg)
+    return now
 
 
 def status(exchange_url: str, symbol: str) -> str:
@@ -39,19 +43,11 @@ def status(exchange_url: str, symbol: str) -> str:
     Raises what `server_time` raises.
     """
     url = f"{exchange_url}/api/v3/exchangeInfo?symbol={symbol}"
-    answer = http.ask(url, what="the exchange", setting=_SETTING)
-    if answer.status_code == _BAD_REQUEST and "-1121" in answer.text:
+    code, said = http.ask_json(url, what="the exchange", setting=_SETTING)
+    if code == _BAD_REQUEST and isinstance(said, dict) and said.get("code") == _INVALID_SYMBOL:
         return "UNKNOWN"
     try:
-        return str(_body(answer)["symbols"][0]["status"])
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        return str(said["symbols"][0]["status"])
+    except (KeyError, TypeError, IndexError) as error:
         msg = f"{without_password(url)} does not describe {symbol}"
         raise FatalError(msg) from error
-
-
-def _body(answer: httpx.Response) -> Any:
-    """Return the JSON of a good answer; httpx's own error would repeat the address whole."""
-    if not answer.is_success:
-        msg = f"status {answer.status_code}"
-        raise ValueError(msg)
-    return answer.json()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import stamina
@@ -41,6 +41,29 @@ def ask(url: str, *, what: str, setting: str, attempts: int = ATTEMPTS) -> httpx
     return _patiently(
         lambda: _answered(httpx.get, url, what=what, setting=setting), attempts=attempts
     )
+
+
+def ask_json(url: str, *, what: str, setting: str, attempts: int = ATTEMPTS) -> tuple[int, Any]:
+    """GET an address that answers in JSON; return the status with what it said.
+
+    A success with an empty body, or with a page, is a passing trouble of what stands in between:
+    it is tried again. Raises what `ask` raises.
+    """
+
+    def work() -> tuple[int, Any]:
+        answer = _answered(httpx.get, url, what=what, setting=setting)
+        try:
+            return answer.status_code, answer.json()
+        except ValueError as error:
+            if not answer.is_success:  # a refusal needs no words
+                return answer.status_code, None
+            msg = (
+                f"{what} at {without_password(url)} answered {answer.status_code} with no JSON but "
+                f"{answer.text[:80]!r}: is {setting} its address?"
+            )
+            raise _PassingError(msg) from error
+
+    return _patiently(work, attempts=attempts)
 
 
 def download(url: str, path: Path, *, what: str, setting: str) -> str:
@@ -91,7 +114,7 @@ def _answered(
     shown = without_password(url)
     try:
         answer = get(url, timeout=_TIMEOUT_SECONDS, trust_env=_outside(url))
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         msg = f"{what} at {shown} can't be reached ({error})"
         raise _PassingError(msg) from error
     except httpx.InvalidURL as error:
@@ -101,7 +124,7 @@ def _answered(
     if code in _TOO_MANY:
         wait = answer.headers.get("Retry-After", "")
         msg = f"{what} at {shown} answered {code}: it asks for fewer requests"
-        raise RetriableError(msg, retry_after=float(wait) if wait.isdigit() else None)
+        raise RetriableError(msg, retry_after=float(wait) if wait.isdecimal() else None)
     if code >= _SERVER_FAULT or code == _FORBIDDEN:
         msg = f"{what} at {shown} answered {code}"
         raise _PassingError(msg)

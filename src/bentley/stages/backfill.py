@@ -181,15 +181,21 @@ class _Run:
     def _store(self, intake: Intake, chunk: _Chunk) -> None:
         archive = chunk.task.archive
 
+        spoiled = None
+
         def then(connection: Connection) -> None:
-            if chunk.last and chunk.error is None:
+            nonlocal spoiled
+            spoiled = intake.spoiled() if chunk.last else None
+            if chunk.last and chunk.error is None and spoiled is None:
                 self._cover(connection, chunk.task, intake.batch_id)
 
         if chunk.sifted is not None:
             intake.store(chunk.sifted, read=chunk.read, then=then)
-        elif chunk.last:
+        else:
             with self.warehouse.writing() as connection:
                 then(connection)
+        if spoiled is not None:
+            raise spoiled
         if chunk.error is not None:
             self.failures.append(failure(archive.symbol, archive.interval, str(chunk.error)))
         self.rows += chunk.read

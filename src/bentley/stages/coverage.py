@@ -17,7 +17,11 @@ _HOUR_MS = 3_600_000
 def coverage(
     warehouse: Warehouse, wanted: Iterable[Series], *, end: int
 ) -> Iterator[dict[str, Any]]:
-    """Describe each series; `behind` counts the bars that the grid expects up to `end` (UTC ms)."""
+    """Describe each series as of the moment `end` (UTC ms).
+
+    `freshness_hours` is the age of the newest bar that had closed by then, and `behind` how many
+    bars the grid expects since the last that is stored.
+    """
     with warehouse.reading() as connection:
         for symbol, interval in wanted:
             found = bars.extent(connection, symbol, interval)
@@ -26,7 +30,7 @@ def coverage(
                 continue
             first, last, rows = found
             missing = gaps.of_series(connection, symbol, interval)
-            closed = bars.last_close(connection, symbol, interval)
+            closed = bars.last_close(connection, symbol, interval, before=end)
             yield {
                 "symbol": symbol,
                 "interval": interval,

@@ -158,10 +158,22 @@ class _Run:
             again=self.again,
         ):
             self._pass(reading)
+        if spoiled := self.intake.spoiled():
+            self._step_back(marks)
+            raise spoiled
         failed = self._failed()
         if failed.issuperset(self.wanted):
             msg = "; ".join(failure["message"] for failure in self.failures)
             raise ConfigurationError(msg)
+
+    def _step_back(self, marks: Mapping[Series, Mark]) -> None:
+        """Put the positions back, so that the next run reads all of it again."""
+        with self.warehouse.writing() as connection:
+            for series in self.wanted:
+                if series in marks:
+                    positions.save(connection, series, marks[series], batch_id=self.batch_id)
+                else:
+                    positions.forget(connection, series)
 
     def _failed(self) -> set[Series]:
         return {(failure["symbol"], failure["interval"]) for failure in self.failures}
@@ -194,10 +206,13 @@ class _Run:
         with self.warehouse.writing() as connection:
             for series in sorted(reading.starts.keys() - self._failed()):
                 known = positions.load(connection, series)
-                joins = known is not None and reading.end >= known.since
-                if known is not None and joins and reading.starts[series] < known.since:
-                    mark = Mark(reading.starts[series], known.cursor)
-                    positions.save(connection, series, mark, batch_id=self.batch_id)
+                if known is None or reading.starts[series] >= known.since:
+                    continue
+                if reading.end < known.since:
+                    self.failures.append(_hole(series, reading, known))
+                    continue
+                mark = Mark(reading.starts[series], known.cursor)
+                positions.save(connection, series, mark, batch_id=self.batch_id)
 
     def _store(self, chunk: runner.Batch, reading: Reading) -> None:
         def then(connection: Connection) -> None:
@@ -241,6 +256,17 @@ class _Run:
                 )
                 failure = {"symbol": symbol, "interval": interval, "message": message}
                 self.failures.append(failure)
+
+
+def _hole(series: Series, reading: Reading, known: Mark) -> dict[str, str]:
+    """Say what nobody asked for between a head and what is stored behind it."""
+    symbol, interval = series
+    message = (
+        f"{symbol} {interval}: the bars from {iso(reading.end)} to {iso(known.since)} were never "
+        f"asked for and stand as a gap: bentley sync --since {iso(reading.starts[series])} "
+        "fetches them"
+    )
+    return {"symbol": symbol, "interval": interval, "message": message}
 
 
 def _config(settings: Settings, reading: Reading) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from bentley.domain import bars as domain_bars
 from bentley.domain.bars import Sifted
-from bentley.domain.errors import FatalError
+from bentley.domain.errors import DataError, FatalError
 from bentley.warehouse import bars, gaps, ledger, quarantine
 from bentley.warehouse.ledger import INGEST
 from bentley.warehouse.warehouse import Warehouse
@@ -34,47 +34,40 @@ class Intake:
         self.max_share = max_share
         self.read = 0
         self.rejected = 0
+        self._first_reason = ""
 
     def store(
         self, sifted: Sifted, *, read: int, then: Callable[[Connection], None] | None = None
     ) -> None:
-        """Store a chunk of `read` rows with its counts and gaps, and do `then`: one transaction.
-
-        Raises DataError where too many rows are bad: the evidence is kept, the chunk's bars
-        are not.
-        """
+        """Store a chunk of `read` rows with its counts and gaps, and do `then`: one transaction."""
         rejected = sifted.rejected.height
         self.read += read
         self.rejected += rejected
-        spoiled = quarantine.excess(
-            self.rejected,
-            self.read,
-            self.max_share,
-            first=sifted.rejected["reason"][0] if rejected else "in an earlier chunk",
-        )
+        if rejected:
+            self._first_reason = self._first_reason or sifted.rejected["reason"][0]
         with self.warehouse.writing() as connection:
             quarantine.put(connection, sifted.rejected, batch_id=self.batch_id, stage=INGEST)
-            if spoiled:
-                ledger.add(connection, self.batch_id, read=read, rejected=rejected)
-            else:
-                done = bars.upsert(
-                    connection, sifted.bars, batch_id=self.batch_id, source=self.source
-                )
-                ledger.add(
-                    connection,
-                    self.batch_id,
-                    read=read,
-                    written=done.rows,
-                    news=done.news,
-                    rejected=rejected,
-                    ranges=done.ranges,
-                )
-                for touched in done.ranges:
-                    gaps.record(connection, touched, batch_id=self.batch_id)
-                if then is not None:
-                    then(connection)
-        if spoiled:
-            raise spoiled
+            done = bars.upsert(connection, sifted.bars, batch_id=self.batch_id, source=self.source)
+            ledger.add(
+                connection,
+                self.batch_id,
+                read=read,
+                written=done.rows,
+                news=done.news,
+                rejected=rejected,
+                ranges=done.ranges,
+            )
+            for touched in done.ranges:
+                gaps.record(connection, touched, batch_id=self.batch_id)
+            if then is not None:
+                then(connection)
+
+    def spoiled(self) -> DataError | None:
+        """Return the error where too many of the rows are bad.
+
+        It is asked for at an end that the data sets: chunks are cut where it suits a source.
+        """
+        return quarantine.excess(self.rejected, self.read, self.max_share, first=self._first_reason)
 
 
 def close_dead(warehouse: Warehouse) -> None:

@@ -7,5 +7,3 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 CONNECTOR = ROOT / "connectors" / "source-binance"
 WORKFLOW = ROOT / "workflows" / "ohlcv_processing.knwf"
-DAGS = ROOT / "dags"
-PLUGINS = ROOT / "plugins"

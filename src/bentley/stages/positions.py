@@ -31,6 +31,11 @@ def load(connection: Connection, series: Series) -> Mark | None:
     return Mark(since, max(since, cursor if forming is None else min(cursor, forming)))
 
 
+def forget(connection: Connection, series: Series) -> None:
+    """Let a series be read from its beginning."""
+    states.remove(connection, SOURCE, "/".join(series))
+
+
 def save(connection: Connection, series: Series, mark: Mark, *, batch_id: int) -> None:
     """Replace how far a series has been read."""
     state = {"since": mark.since, "cursor": mark.cursor}

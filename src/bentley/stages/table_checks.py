@@ -17,6 +17,7 @@ from bentley.domain.bars import FIELDS
 from bentley.domain.clock import iso
 from bentley.warehouse import bulk, gaps
 from bentley.warehouse.ledger import PROCESS
+from bentley.warehouse.processed import Span
 from bentley.warehouse.schema import binance_ohlcv, consumption, knime_processed, quarantine
 
 _PAGE = 25_000
@@ -33,13 +34,13 @@ class Check:
     detail: str
 
 
-def _due(symbol: str, interval: str) -> sa.ColumnElement[bool]:
+def _due(span: Span) -> sa.ColumnElement[bool]:
     """Select the closed bars whose batch was consumed: what must have come out again."""
     raw = binance_ohlcv.c
     consumed = sa.exists().where(
         consumption.c.consumer == PROCESS, consumption.c.batch_id == raw.batch_id
     )
-    return sa.and_(raw.symbol == symbol, raw.interval == interval, raw.is_closed == 1, consumed)
+    return sa.and_(span.of(binance_ohlcv), raw.is_closed == 1, consumed)
 
 
 def _same_version() -> sa.ColumnElement[bool]:
@@ -52,21 +53,21 @@ def _same_version() -> sa.ColumnElement[bool]:
     )
 
 
-def rows_balance(connection: Connection, wanted: Sequence[tuple[str, str]]) -> Check:
+def rows_balance(connection: Connection, wanted: Sequence[Span]) -> Check:
     """Check that every closed bar that was consumed came out again, or was refused."""
     raw = binance_ohlcv.c
     came = went = refused = lost = stray = 0
-    for symbol, interval in wanted:
-        due = _due(symbol, interval)
+    for span in wanted:
+        due = _due(span)
         came += connection.scalar(sa.select(sa.func.count()).where(due)) or 0
         out = sa.exists().where(_same_version())
         went += connection.scalar(sa.select(sa.func.count()).where(due, out)) or 0
         rest = connection.execute(sa.select(raw.open_time, raw.batch_id).where(due, ~out)).all()
-        named = _refused(connection, symbol, interval) if rest else set()
+        named = _refused(connection, span.symbol, span.interval) if rest else set()
         known = sum((str(row.open_time), str(row.batch_id)) in named for row in rest)
         refused += known
         lost += len(rest) - known
-        stray += _without_source(connection, symbol, interval)
+        stray += _without_source(connection, span)
     detail = f"{came} closed bars in = {went} processed + {refused} rejected"
     if lost:
         detail += f", {lost} unaccounted for"
@@ -89,7 +90,7 @@ def _refused(connection: Connection, symbol: str, interval: str) -> set[tuple[st
     return {(str(row["open_time"]), str(row["source_batch_id"])) for row in rows}
 
 
-def _without_source(connection: Connection, symbol: str, interval: str) -> int:
+def _without_source(connection: Connection, span: Span) -> int:
     raw, done = binance_ohlcv.c, knime_processed.c
     source = sa.exists().where(
         raw.symbol == done.symbol,
@@ -97,17 +98,15 @@ def _without_source(connection: Connection, symbol: str, interval: str) -> int:
         raw.open_time == done.open_time,
         raw.is_closed == 1,
     )
-    query = sa.select(sa.func.count()).where(
-        done.symbol == symbol, done.interval == interval, ~source
-    )
+    query = sa.select(sa.func.count()).where(span.of(knime_processed), ~source)
     return connection.scalar(query) or 0
 
 
-def checksums(connection: Connection, wanted: Sequence[tuple[str, str]]) -> Check:
+def checksums(connection: Connection, wanted: Sequence[Span]) -> Check:
     """Compare both tables' digits wherever they hold the same version of a bar."""
     consumed, stored = hashlib.sha256(), hashlib.sha256()
-    for symbol, interval in sorted(wanted):
-        for raw, done in _side_by_side(connection, symbol, interval):
+    for span in sorted(wanted, key=lambda one: (one.symbol, one.interval)):
+        for raw, done in _side_by_side(connection, span):
             consumed.update(domain_bars.canonical(raw))
             stored.update(domain_bars.canonical(done))
     detail = f"{consumed.hexdigest()[:16]} raw, {stored.hexdigest()[:16]} processed"
@@ -117,19 +116,19 @@ def checksums(connection: Connection, wanted: Sequence[tuple[str, str]]) -> Chec
 
 
 def _side_by_side(
-    connection: Connection, symbol: str, interval: str
+    connection: Connection, span: Span
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
     """Page through a series in both tables at once, in time order."""
     raw, done = binance_ohlcv.c, knime_processed.c
-    due = sa.select(*(raw[name] for name in FIELDS), raw.batch_id).where(_due(symbol, interval))
+    due = sa.select(*(raw[name] for name in FIELDS), raw.batch_id).where(_due(span))
     version = ["open_time", "batch_id"]
     for page in bulk.pages(connection, due, raw.open_time, size=_PAGE):
         out = bulk.frame(
             connection,
             sa.select(*(done[name] for name in FIELDS), done.source_batch_id.label("batch_id"))
             .where(
-                done.symbol == symbol,
-                done.interval == interval,
+                done.symbol == span.symbol,
+                done.interval == span.interval,
                 done.open_time >= page["open_time"][0],
                 done.open_time <= page["open_time"][-1],
             )
@@ -141,13 +140,13 @@ def _side_by_side(
         )
 
 
-def gaps_agree(connection: Connection, wanted: Sequence[tuple[str, str]]) -> Check:
-    """Compare each recorded gap with those that the stored open times show.
+def gaps_agree(connection: Connection, wanted: Sequence[Span]) -> Check:
+    """Compare each recorded gap of a series with those that the stored open times show.
 
     Derived here anew, by other means than those that recorded them: they are what is checked.
     """
     wrong, listed = [], []
-    for symbol, interval in wanted:
+    for symbol, interval in ((span.symbol, span.interval) for span in wanted):
         recorded = gaps.of_series(connection, symbol, interval)
         told = {(gap.first_open, gap.last_open, gap.bars) for gap in recorded}
         seen = set(_missing(connection, symbol, interval))

@@ -17,21 +17,28 @@ from bentley.stages import table_checks
 from bentley.stages.table_checks import Check
 from bentley.stages.track import tracking_uri
 from bentley.tracking.runs import Tracker
-from bentley.warehouse import bars, gaps, ledger
+from bentley.warehouse import bars, gaps, ledger, quarantine
+from bentley.warehouse.gaps import Gap
 from bentley.warehouse.ledger import INGEST, PROCESS, TRACK, Batch
+from bentley.warehouse.processed import Span
 from bentley.warehouse.schema import (
     knime_processed,
     mlflow_runs,
-    quarantine,
 )
 from bentley.warehouse.warehouse import Warehouse
 
 _HOUR_MS = 3_600_000
+_LATEST = 2**63 - 1
+_LISTED_GAPS = 50
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What is stored of one series; times in UTC milliseconds."""
+    """What is stored of one series; times in UTC milliseconds.
+
+    `rejected` counts the refused rows that no good one has replaced; `freshness_hours` is the age
+    of the newest bar that had closed by the time up to which bars were wanted.
+    """
 
     symbol: str
     interval: str
@@ -44,6 +51,7 @@ class Coverage:
     gaps: int = 0
     missing_bars: int = 0
     freshness_hours: float | None = None
+    gap_list: tuple[Gap, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,16 +74,26 @@ class Verification:
         return asdict(self) | {"held": self.held}
 
 
-def verify(settings: Settings, *, pipeline_run: str | None = None) -> Verification:
+def verify(
+    settings: Settings, *, pipeline_run: str | None = None, selected: bool = False
+) -> Verification:
     """Check the chain's tables against each other, the ledger, MLflow and the exchange's clock.
 
     With `pipeline_run`, the MLflow runs of that run are checked, and where it brought nothing
-    new, or without one, the latest. Raises RetriableError for whatever can't be reached.
+    new, or without one, the latest. With `selected`, rows and digits are compared from the
+    settings' since to their until alone. Raises RetriableError for whatever can't be reached.
     """
     now = exchange.server_time(settings.exchange_url)
-    wanted = [(symbol, i) for symbol in settings.symbols for i in settings.intervals]
+    since = settings.since if selected else None
+    until = settings.until if selected else None
+    wanted = [
+        Span(symbol, interval, since or 0, _LATEST if until is None else until)
+        for symbol in settings.symbols
+        for interval in settings.intervals
+    ]
     with Warehouse.open(settings) as warehouse, warehouse.snapshot() as connection:
-        coverage = [_cover(connection, symbol, interval, now) for symbol, interval in wanted]
+        end = min(now, settings.until or now)
+        coverage = [_cover(connection, span.symbol, span.interval, end) for span in wanted]
         processed = _processed_batches(connection, pipeline_run)
         claims = _claims(connection, processed)
         checks = [
@@ -91,18 +109,16 @@ def verify(settings: Settings, *, pipeline_run: str | None = None) -> Verificati
     )
 
 
-def _cover(connection: Connection, symbol: str, interval: str, now: int) -> Coverage:
+def _cover(connection: Connection, symbol: str, interval: str, end: int) -> Coverage:
     found = bars.extent(connection, symbol, interval)
     if found is None:
         return Coverage(symbol, interval)
     first, last, rows = found
-    done, bad = knime_processed.c, quarantine.c
+    done = knime_processed.c
     last_close = bars.last_close(connection, symbol, interval)
+    closed = bars.last_close(connection, symbol, interval, before=end)
     processed = connection.scalar(
         sa.select(sa.func.count()).where(done.symbol == symbol, done.interval == interval)
-    )
-    rejected = connection.scalar(
-        sa.select(sa.func.count()).where(bad.symbol == symbol, bad.interval == interval)
     )
     missing = gaps.of_series(connection, symbol, interval)
     return Coverage(
@@ -113,10 +129,11 @@ def _cover(connection: Connection, symbol: str, interval: str, now: int) -> Cove
         last,
         last_close,
         processed or 0,
-        rejected or 0,
+        quarantine.standing(connection, symbol, interval),
         len(missing),
         sum(gap.bars for gap in missing),
-        None if last_close is None else (now - last_close) / _HOUR_MS,
+        None if closed is None else (end - closed) / _HOUR_MS,
+        tuple(missing),
     )
 
 
@@ -143,14 +160,19 @@ def _fresh(settings: Settings, coverage: Iterable[Coverage], now: int) -> Check:
 
     Beside others, that is: where nothing is fresh, there is nothing that this run has brought.
     """
-    end = min(now, settings.until or now)
     ages: list[float] = []
     stale: list[str] = []
     over: list[str] = []
     for one in coverage:
         # A bar counts once it has closed, so a series may lag by its own interval.
         bound = settings.freshness_hours + intervals.millis(one.interval) / _HOUR_MS
-        age = None if one.last_close is None else (end - one.last_close) / _HOUR_MS
+        age = one.freshness_hours
+        if one.last_close is not None and one.last_close >= now:
+            stale.append(
+                f"{one.symbol} {one.interval} has a bar that closed at {iso(one.last_close)}, "
+                f"ahead of the exchange's clock {iso(now)}"
+            )
+            continue
         if age is not None and age <= bound:
             ages.append(age)
             continue
@@ -225,7 +247,7 @@ def summary(found: Verification) -> str:
 
 
 def table(found: Verification) -> list[str]:
-    """List the series as rows of a Markdown table."""
+    """List the series as a Markdown table, and their gaps below it."""
     lines = [
         "| series | bars | first | last | processed | rejected | gaps |",
         "| --- | ---: | --- | --- | ---: | ---: | ---: |",
@@ -236,4 +258,13 @@ def table(found: Verification) -> list[str]:
         f"| {one.gaps} ({one.missing_bars} bars) |"
         for one in found.series
     ]
+    for one in found.series:
+        if one.gap_list:
+            lines += ["", f"Gaps of {one.symbol} {one.interval}, first to last missing bar:", ""]
+            lines += [
+                f"- {iso(gap.first_open)} to {iso(gap.last_open)}: {gap.bars} bars"
+                for gap in one.gap_list[:_LISTED_GAPS]
+            ]
+        if len(one.gap_list) > _LISTED_GAPS:
+            lines.append(f"- and {len(one.gap_list) - _LISTED_GAPS} more")
     return lines

@@ -13,10 +13,8 @@ from bentley.domain.errors import ConfigurationError, FatalError
 from bentley.tracking.edge import Edge
 from bentley.tracking.records import (
     CLAIM_TAG,
-    MAX_TAG,
     DatasetRecord,
     RunRecord,
-    clip,
     dataset_fields,
 )
 
@@ -80,10 +78,6 @@ class Tracker:
         """The server's address without user and password."""
         return self._edge.uri
 
-    def experiment_url(self, experiment_id: str) -> str:
-        """Return the address of an experiment's page."""
-        return f"{self.uri}/#/experiments/{experiment_id}/runs{_VIEW}"
-
     def run_url(self, experiment_id: str, run_id: str) -> str:
         """Return the address of a run's page."""
         return f"{self.uri}/#/experiments/{experiment_id}/runs/{run_id}{_VIEW}"
@@ -145,15 +139,6 @@ class Tracker:
             tags=dict(data.tags),
             datasets=_datasets(run),
         )
-
-    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags on a run, finished or not; longer values are cut and say so."""
-        with self._edge.call(f"tag run {run_id}", retries=READ_RETRIES) as client:
-            entities = _entities()
-            client.log_batch(
-                run_id,
-                tags=[entities.RunTag(key, clip(value, MAX_TAG)) for key, value in tags.items()],
-            )
 
     def _adopt(self, record: RunRecord, run_id: str | None) -> Run | None:
         known = self._get_active(run_id) if run_id else None

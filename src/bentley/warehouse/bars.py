@@ -131,15 +131,19 @@ def first_forming(connection: Connection, symbol: str, interval: str, *, since: 
     return found
 
 
-def last_close(connection: Connection, symbol: str, interval: str) -> int | None:
-    """Close time of the newest closed bar of a series."""
+def last_close(
+    connection: Connection, symbol: str, interval: str, *, before: int | None = None
+) -> int | None:
+    """Close time of the newest closed bar of a series, or of the newest that closed `before`."""
     c = binance_ohlcv.c
     newest = (
         sa.select(c.close_time)
         .where(c.symbol == symbol, c.interval == interval, c.is_closed == 1)
-        .order_by(c.open_time.desc())
+        .order_by(c.open_time.desc())  # along the key: close times grow with it
         .limit(1)
     )
+    if before is not None:
+        newest = newest.where(c.close_time < before)
     found: int | None = connection.scalar(newest)
     return found
 

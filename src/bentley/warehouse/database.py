@@ -31,10 +31,16 @@ _SILENT_SECONDS = 900
 _WRITE = "bentley_write"
 
 # Numbers of the MySQL and MariaDB servers and of the client library.
-_MYSQL_PASSING = {1040, 1053, 1158, 1159, 1160, 1161, 1205, 1213, 2002, 2003, 2006, 2013, 2055}
+MYSQL_PASSING = frozenset(
+    {1040, 1053, 1158, 1159, 1160, 1161, 1205, 1213, 2002, 2003, 2006, 2013, 2055}
+)
+"""Too many connections, a lock that didn't come, a deadlock, a server that is away."""
+
 _MYSQL_DENIED = {1044, 1045, 1698}
 _MYSQL_NO_DATABASE = 1049
-_MYSQL_FULL = {1021, 1114, 3, 28}
+MYSQL_FULL = frozenset({1021, 1114, 3, 28})
+"""A table or a disk without room."""
+
 
 _SQLITE: tuple[tuple[tuple[str, ...], type[BentleyError], str], ...] = (
     (("locked", "busy"), RetriableError, "the database is busy: {}"),
@@ -229,9 +235,9 @@ def _explain_mysql(number: int, text: str, *, lost: bool) -> Exception:
         return ConfigurationError(f"{text}: check the user and password in BENTLEY_WAREHOUSE_URL")
     if number == _MYSQL_NO_DATABASE:
         return ConfigurationError(f"{text}: create it with CREATE DATABASE first")
-    if number in _MYSQL_FULL:
+    if number in MYSQL_FULL:
         return FatalError(f"the database's disk is full ({text}): free some space")
-    if lost or number in _MYSQL_PASSING:
+    if lost or number in MYSQL_PASSING:
         return RetriableError(f"the database did not answer: {text}")
     return FatalError(f"the database refused: {text}")
 

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from bentley.domain.errors import DataError
-from bentley.warehouse.ledger import now_ms
-from bentley.warehouse.schema import quarantine
+from bentley.warehouse.ledger import INGEST, PROCESS, now_ms
+from bentley.warehouse.schema import binance_ohlcv, knime_processed, quarantine
 
 FORGIVEN = 10
 """So many bad rows pass whatever their share, where any may pass."""
@@ -62,6 +62,23 @@ def excess(rejected: int, read: int, share: float, *, first: str) -> DataError |
         f"{share:g} that BENTLEY_MAX_REJECTED_SHARE allows; see the table {quarantine.name}"
     )
     return DataError(msg, rejected=rejected, read=read)
+
+
+def standing(connection: Connection, symbol: str, interval: str) -> int:
+    """Count the keys of a series that were refused and that no good row has taken since."""
+    c = quarantine.c
+    found = 0
+    for stage, table in ((INGEST, binance_ohlcv), (PROCESS, knime_processed)):
+        taken = sa.exists().where(
+            table.c.symbol == symbol,
+            table.c.interval == interval,
+            table.c.open_time == sa.cast(c.open_time, sa.BigInteger),
+        )
+        keys = sa.select(sa.func.count(c.open_time.distinct())).where(
+            c.stage == stage, c.symbol == symbol, c.interval == interval, ~taken
+        )
+        found += connection.scalar(keys) or 0
+    return found
 
 
 def _label(value: object) -> str | None:

@@ -27,6 +27,12 @@ def under(connection: Connection, source: str, prefix: str) -> dict[str, Any]:
     return {row.name: json.loads(row.state) for row in connection.execute(named)}
 
 
+def remove(connection: Connection, source: str, name: str) -> None:
+    """Remove one state, if it is there."""
+    c = source_states.c
+    connection.execute(source_states.delete().where(c.source == source, c.name == name))
+
+
 def save(connection: Connection, source: str, name: str, state: Any, *, batch_id: int) -> None:
     """Replace one state."""
     c = source_states.c

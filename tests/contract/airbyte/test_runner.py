@@ -464,17 +464,6 @@ def test_a_short_command_that_answers_nothing_tells_why(fake):
         runner.spec(fake("pass"))
 
 
-def test_latest_states_keep_one_a_stream():
-    def state(name, at):
-        return {
-            "type": "STREAM",
-            "stream": {"stream_descriptor": {"name": name}, "stream_state": {"at": at}},
-        }
-
-    kept = protocol.latest_states([state("a", 1), state("b", 1)], [state("a", 2), state("a", 3)])
-    assert kept == [state("a", 3), state("b", 1)]
-
-
 def test_memory_does_not_grow_with_the_rows(fake):
     source = fake("""
         import itertools

@@ -55,8 +55,8 @@ def read(given, state=None, **options):
             rows += batch.rows
             states += batch.states
     except (SourceConfigurationError, RetriableError) as error:
-        return rows, protocol.latest_states(state or [], states), error
-    return rows, protocol.latest_states(state or [], states), None
+        return rows, states[-1:] or list(state or []), error
+    return rows, states[-1:] or list(state or []), None
 
 
 def served(server, symbol, interval, start=START, end=None):

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from bentley.domain import intervals
+from bentley.domain.clock import iso
 from bentley.domain.errors import ConfigurationError, DataError, RetriableError
 from bentley.services.exchange.market import CELLS
 from bentley.services.exchange.recorded import RecordedMarket
@@ -316,6 +317,45 @@ def test_past_the_share_of_bad_rows_the_batch_fails_and_loses_nothing(
     exchange.clear_rows()
     sync(configured())
     assert stored(warehouse) == good
+
+
+@pytest.mark.parametrize(("share", "fails"), [(0.1, True), (0.2, False)])
+def test_the_share_is_of_the_whole_batch_wherever_its_chunks_are_cut(
+    configured, warehouse, exchange, monkeypatch, share, fails
+):
+    """A third of one series is bad, a sixth of the batch; the first chunks hold no other rows."""
+    monkeypatch.setattr(ingest, "_CHUNK_ROWS", 10)
+    found = configured(symbols=("BTCUSDT", "ETHUSDT"), max_rejected_share=share)
+    start = intervals.ceil(exchange.now - 3 * DAY, "1h")
+    rows = served(exchange, "BTCUSDT", start, exchange.now)
+    bad = rows[: len(rows) // 3]
+    for row in bad:
+        change = {"symbol": "BTCUSDT", "interval": "1h", "open_time": int(row[0])}
+        exchange.rows([change | {"cells": {"high": "0.00000001"}}])
+    for _ in range(2):  # what has failed is read again and fails again
+        if not fails:
+            assert sync(found).rows_rejected == len(bad)
+            break
+        with pytest.raises(DataError) as caught:
+            sync(found)
+        assert (caught.value.rejected, caught.value.read) == (len(bad), 2 * len(rows))
+    exchange.clear_rows()
+    if fails:
+        sync(found)
+        assert stored(warehouse) == rows
+
+
+def test_a_hole_that_nobody_asked_for_is_named_with_its_remedy(configured, warehouse, exchange):
+    late = intervals.ceil(exchange.now - DAY, "1h")
+    early = late - 10 * DAY
+    sync(configured(since=late))
+    report = sync(configured(since=early, until=early + DAY))
+    (failure,) = report.failures
+    assert f"bentley sync --since {iso(early)} fetches them" in failure["message"]
+    assert report.series[0]["freshness_hours"] == pytest.approx(0, abs=1)
+    assert not sync(configured(since=early)).failures
+    assert recorded_gaps(warehouse) == holes(opens(warehouse))
+    assert opens(warehouse)[0] == early
 
 
 def test_an_exchange_that_is_away_may_be_tried_again(configured):

@@ -45,6 +45,10 @@ def test_passing_faults_do_not_show(place, exchange, right):
                 ]
             )
         ]
+        + [
+            {"kind": kind, "path": TIME, "after": at, "count": 1}
+            for at, kind in enumerate(["not_json", "empty", "half_body"])
+        ]
     )
     stormy = place("stormy")
     done = stormy.run("sync", "--json")

@@ -10,7 +10,6 @@ from bentley.knime.nodes.base import KNIME_TYPES, BaseNode, Context, Port, need,
 from bentley.knime.nodes.filters import filter_columns, filter_keys, filter_lacks
 from bentley.knime.xmlconfig import Config
 
-_PACKAGE = "org.knime.base.node.preproc.pmml.missingval."
 _FACTORY = "MissingCellHandlerFactory"
 _FIXED = {
     "FixedStringValue": "fixStringValue",
