@@ -27,6 +27,15 @@ PATIENT: dict[str, Any] = DEFAULTS | {
 }
 """For what depends on the exchange, whose outages last minutes: ten of them at the least."""
 
+BACKFILL_PARAMS = {
+    "backfill_since": "Load history from the exchange's archives instead of a sync, from this time "
+    "on (UTC, like 2017-08-17)",
+    "backfill_until": "End of that history, exclusive; all that is published by default",
+    "backfill_symbols": "Symbols, like BTCUSDT ETHUSDT; the settings' by default",
+    "backfill_intervals": "Bar intervals, like 1m; the settings' by default",
+}
+"""The form of a run by hand that loads history."""
+
 _LONGEST_RUN_ID = 250
 
 
@@ -51,6 +60,19 @@ def pipeline_runs(dag_run: Any) -> list[str]:
         msg = f"conf.pipeline_run {given!r} is not the id of a run (1 to 250 characters)"
         raise ConfigurationError(msg)
     return [given]
+
+
+def history_wanted(params: Any) -> dict[str, str]:
+    """Read the form of a run as settings of a backfill; empty where a sync is wanted."""
+    from bentley.domain.errors import ConfigurationError  # noqa: PLC0415 - not needed to parse
+
+    given = {name: value for name in BACKFILL_PARAMS if (value := params.get(name))}
+    if given and "backfill_since" not in given:
+        msg = (
+            f"{', '.join(given)} is given without backfill_since: from where on is history wanted?"
+        )
+        raise ConfigurationError(msg)
+    return {name.removeprefix("backfill_"): value for name, value in given.items()}
 
 
 def run_link(dag_run: Any) -> str:

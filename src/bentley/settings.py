@@ -156,6 +156,16 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return value
 
+    @field_validator("archive", mode="after")
+    @classmethod
+    def _folder_or_site(cls, value: str) -> str:
+        if ("://" in value and not value.startswith(("http://", "https://"))) or value.endswith(
+            "//"
+        ):
+            msg = f"name a folder, or a site like {PUBLIC_ARCHIVE}"
+            raise ValueError(msg)
+        return value or PUBLIC_ARCHIVE
+
     @property
     def replayed(self) -> bool:
         """Whether the bars come from a replay that `bentley run` started itself."""

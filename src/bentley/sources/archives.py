@@ -22,7 +22,7 @@ import polars as pl
 
 from bentley.domain.addresses import without_password
 from bentley.domain.bars import FIELDS
-from bentley.domain.errors import DataError, RetriableError
+from bentley.domain.errors import ConfigurationError, DataError, RetriableError
 from bentley.sources import http
 
 FIRST_MONTH = date(2017, 7, 1)
@@ -132,7 +132,7 @@ class Folder:
         self.root = root
         if not (root / "data" / "spot").is_dir():
             msg = f"{root} has no data/spot: name the folder that holds the archive's own `data`"
-            raise DataError(msg)
+            raise ConfigurationError(msg)
 
     def extent(self, symbol: str, interval: str) -> tuple[date, date] | None:
         """The first and the last day that a file's name tells."""

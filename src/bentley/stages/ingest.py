@@ -86,8 +86,9 @@ def sync(
             close(warehouse, batch_id, error=f"{type(error).__name__}: {error}")
             raise
         ages = [one["freshness_hours"] for one in series if one.get("freshness_hours") is not None]
+        failures = [*run.failures, *run.holes]
         details = {
-            "failures": run.failures,
+            "failures": failures,
             "freshness_hours": max(ages, default=None),
             "until": settings.until,
         }
@@ -96,7 +97,7 @@ def sync(
             batch,
             origin=settings.origin,
             series=series,
-            failures=tuple(run.failures),
+            failures=tuple(failures),
         )
 
 
@@ -135,6 +136,7 @@ class _Run:
             warehouse, batch_id, source=positions.SOURCE, max_share=settings.max_rejected_share
         )
         self.failures: list[dict[str, str]] = []
+        self.holes: list[dict[str, str]] = []
         self.wanted = [
             (symbol, interval) for symbol in settings.symbols for interval in settings.intervals
         ]
@@ -209,7 +211,7 @@ class _Run:
                 if known is None or reading.starts[series] >= known.since:
                     continue
                 if reading.end < known.since:
-                    self.failures.append(_hole(series, reading, known))
+                    self.holes.append(_hole(series, reading, known))
                     continue
                 mark = Mark(reading.starts[series], known.cursor)
                 positions.save(connection, series, mark, batch_id=self.batch_id)

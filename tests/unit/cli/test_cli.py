@@ -46,6 +46,8 @@ def bentley(tmp_path):
         (("nonsense",), "nonsense"),
         (("knime", "check", "nowhere.knwf"), "nowhere.knwf"),
         (("replay-exchange", "--data", "nowhere", "--port", "1"), "nowhere"),
+        (("backfill", "--archive", "https://"), "BENTLEY_ARCHIVE"),
+        (("backfill", "--archive", "nowhere"), "nowhere has no data/spot"),
     ],
 )
 def test_a_wrong_call_is_exit_2_and_names_the_value(bentley, arguments, said):
@@ -59,7 +61,7 @@ def test_a_failure_of_the_work_is_exit_1_and_json_stays_clean(bentley):
     done = bentley("sync", "--json", BENTLEY_EXCHANGE_URL="http://user:secret@127.0.0.1:9")
     assert done.returncode == 1
     said = json.loads(done.stdout)
-    assert said["kind"].endswith("Error")
+    assert said["kind"] == "RetriableError"
     assert "http://127.0.0.1:9" in said["error"]
     assert done.stderr.splitlines()[-1] == f"bentley: {said['error']}"
     assert "secret" not in done.stdout + done.stderr

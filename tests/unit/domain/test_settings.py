@@ -37,6 +37,7 @@ def test_the_environment_and_a_file_are_read(monkeypatch):
         ("BENTLEY_SYMBOLS", "BTC/USDT", "BTC/USDT"),
         ("BENTLEY_SYMBOLS", "", "at least one symbol"),
         ("BENTLEY_SINCE", "soon", "soon"),
+        ("BENTLEY_SINCE", "1960-01-01", "1960-01-01T00:00:00Z lies before 1970"),
         ("BENTLEY_AIRFLOW_PORT", "99999", "less than or equal to 65535"),
         ("BENTLEY_EXCHANGE_URL", "data.example", "data.example"),
     ],

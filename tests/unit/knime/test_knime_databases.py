@@ -7,10 +7,13 @@ import sqlite3
 import polars as pl
 import pytest
 from knime_support import model, spec
+from pymysql.err import OperationalError as DriverError
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from bentley.domain.errors import ConfigurationError, FatalError, RetriableError
 from bentley.knime import dbio, engine, jdbc
+from bentley.warehouse import database as database_errors
 
 CONNECTOR = "org.knime.database.node.connector.generic.DBConnectorNodeFactory"
 MYSQL = "org.knime.database.extension.mysql.node.connector.MySQLDBConnectorNodeFactory"
@@ -37,6 +40,24 @@ def test_other_databases_are_refused_without_their_secrets():
     with pytest.raises(ConfigurationError, match="jdbc:postgresql") as caught:
         jdbc.to_url("jdbc:postgresql://host/db?user=me&password=secret")
     assert "secret" not in str(caught.value)
+
+
+def test_a_port_that_is_none_is_refused_without_the_secret():
+    with pytest.raises(ConfigurationError, match=r"port in '127\.0\.0\.1:abc'") as caught:
+        jdbc.to_url("jdbc:mysql://u:secret@127.0.0.1:abc/x")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(code, RetriableError) for code in sorted(database_errors.MYSQL_PASSING)]
+    + [(code, FatalError) for code in sorted({*database_errors.MYSQL_FULL, 1062, 1146})],
+)
+def test_an_error_is_the_same_to_the_workflow_and_to_the_warehouse(code, kind):
+    raised = DBAPIError("SELECT 1", {}, DriverError(code, "said so"))
+    assert type(dbio.explained(raised)) is kind
+    with pytest.raises(kind), database_errors.explained():
+        raise raised
 
 
 def test_engines_are_opened_once_and_closed_unless_the_callers(tmp_path):

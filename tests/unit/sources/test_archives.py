@@ -10,7 +10,7 @@ import pytest
 
 from archive_support import half, line, lines, ms, put, served, sign, spoiled, status
 from bentley.domain.bars import FIELDS, sift
-from bentley.domain.errors import DataError, RetriableError
+from bentley.domain.errors import ConfigurationError, DataError, RetriableError
 from bentley.sources import archives
 from bentley.sources.archives import Archive, Folder
 
@@ -139,7 +139,7 @@ def test_a_folder_tells_its_extent_and_what_it_is_not(tmp_path):
     (tmp_path / "data/spot/daily/klines/BTCUSDT/1h/BTCUSDT-1h-May.zip").write_bytes(b"")
     with pytest.raises(DataError, match=r"BTCUSDT-1h-May.zip is not named after"):
         place.extent("BTCUSDT", "1h")
-    with pytest.raises(DataError, match="has no data/spot"):
+    with pytest.raises(ConfigurationError, match="has no data/spot"):
         Folder(tmp_path / "data")
 
 

@@ -229,7 +229,7 @@ def test_no_archive_at_all_is_an_error_that_names_the_place(given, place):
     report = backfill(given(symbols=("ETHUSDT", "BTCUSDT")))
     assert [one["symbol"] for one in report.failures] == ["ETHUSDT"]
     assert report.rows_written == ALL
-    with pytest.raises(DataError, match="has no data/spot"):
+    with pytest.raises(ConfigurationError, match="has no data/spot"):
         backfill(given(archive=str(place / "data")))
 
 
