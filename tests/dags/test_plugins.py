@@ -155,3 +155,26 @@ def test_a_chain_that_keeps_moving_still_meets_its_deadline():
         "print(asyncio.run(collect(watch, 5))[0][1])"
     )
     assert said == "late"
+
+
+def test_the_form_of_a_run_that_loads_history():
+    said = ask(
+        "import json\n"
+        "from bentley.domain.errors import ConfigurationError\n"
+        "from bentley_tasks import history_wanted\n"
+        "since, other = {'backfill_since': '2024-01-01'}, {'backfill_symbols': 'BTCUSDT'}\n"
+        "for params in ({}, {'backfill_since': None, 'pipeline_run': 'r'}, since,\n"
+        "               since | other | {'backfill_until': ''}):\n"
+        "    print(json.dumps(history_wanted(params)))\n"
+        "try:\n"
+        "    history_wanted(other)\n"
+        "except ConfigurationError as error:\n"
+        "    print(error)"
+    )
+    assert said.splitlines() == [
+        "{}",
+        "{}",
+        '{"since": "2024-01-01"}',
+        '{"since": "2024-01-01", "symbols": "BTCUSDT"}',
+        "backfill_symbols is given without backfill_since: from where on is history wanted?",
+    ]

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from archive_support import lines, put
 from bentley import settings as bentley_settings
 from bentley.domain.bars import FIELDS
 from bentley.services.airflow_api import AirflowClient
@@ -203,6 +204,8 @@ def live(tmp_path_factory, mariadb) -> Iterator[Live]:
     market = GeneratedMarket(5, ["BTCUSDT", "ETHUSDT"])
     home = tmp_path_factory.mktemp("live")
     address = planted.plant(mariadb)
+    archived = tmp_path_factory.mktemp("archived")
+    put(archived, "2023-10", lines("2023-10-01", "2023-11-01"))
     with ExchangeServer(market, now=START) as exchange, planted.ProcessList() as process_list:
         mlflow_port = free_port()
         settings = bentley_settings.load(
@@ -211,6 +214,7 @@ def live(tmp_path_factory, mariadb) -> Iterator[Live]:
             warehouse_url=address,
             symbols="BTCUSDT ETHUSDT",
             since=START - 3 * 24 * HOUR,
+            archive=str(archived),
             airflow_port=free_port(),
             mlflow_port=mlflow_port,
         )

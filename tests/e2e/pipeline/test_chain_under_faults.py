@@ -10,7 +10,8 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from bentley.warehouse import ledger
+from archive_support import ms
+from bentley.warehouse import bars, ledger
 from bentley.warehouse.ledger import FAILED, INGEST, PROCESS, TRACK
 from bentley.warehouse.schema import batches, mlflow_runs
 from unit.stages.chain_support import ingest_batch, ingest_unchecked, series
@@ -87,6 +88,16 @@ def test_stages_triggered_by_hand(live):
     runs = [(dag_id, live.airflow.trigger(dag_id).run_id) for dag_id in reversed(STAGE_DAGS)]
     for dag_id, run_id in runs:
         assert live.ended(dag_id, run_id) == "success"
+    live.settle()
+
+
+def test_history_is_loaded_by_the_form_of_the_dag(live):
+    given = {"backfill_since": "2023-10-02", "backfill_symbols": "BTCUSDT"}
+    run = live.airflow.trigger("airbyte_sync_dag", given)
+    assert live.ended("airbyte_sync_dag", run.run_id) == "success"
+    with live.warehouse.reading() as connection:
+        first, _, _ = bars.extent(connection, "BTCUSDT", "1h")
+        assert first == ms("2023-10-02")
     live.settle()
 
 
