@@ -24,6 +24,7 @@ SUBJECTS = {
     "parse": ("parsing", "parse time of the DAG files"),
     "latency": ("latency", "from an asset event to the consumer's first line"),
     "write": ("writing", "bars into the database"),
+    "backfill": ("backfilling", "history from archives into the database"),
     "read": ("reading", "bars out of the database, as floats"),
     "stages": ("stages", "time and memory of each stage by the number of bars"),
 }

@@ -35,7 +35,7 @@ def measure(context: Context) -> Iterator[Figure]:
             ways = {
                 "bentley": lambda kind=kind: _ours(kind, frame),
                 bulk: bare.write,
-                "pandas.to_sql": lambda kind=kind: _pandas(kind, frame),
+                "pandas.to_sql": lambda kind=kind: pandas_write(kind, frame),
             }
             found = harness.alternate(
                 ways, repeats, lambda text, kind=kind: context.say(f"{kind.name}, {text}")
@@ -63,7 +63,7 @@ def _ours(kind: Database, frame: pl.DataFrame) -> float:
         return _checked(warehouse, time.perf_counter() - start, frame.height)
 
 
-def _pandas(kind: Database, frame: pl.DataFrame) -> float:
+def pandas_write(kind: Database, frame: pl.DataFrame) -> float:
     """Append the same rows by pandas, decimals as text, a chunk a commit."""
     chunks = [chunk.to_pandas() for chunk in sample.ready(frame).iter_slices(CHUNK)]
     with kind.warehouse() as warehouse:

@@ -25,6 +25,8 @@ from support import free_port
 ROOT = Path(__file__).resolve().parents[1]
 RECORDED = ROOT.parent / "shared" / "data"
 CI = os.environ.get("CI") == "true"
+WHOLE = ("tests/e2e/pipeline/", "tests/e2e/services/")
+"""Where tests start an Airflow."""
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -33,14 +35,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 class Sharing(LoadScopeScheduling):
-    """Gives one process the tests of whole services, and the others a file at a time.
+    """Gives one process the tests of a whole Airflow, and the others a file at a time.
 
     Two Airflows at once would only wait for each other.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "e2e" if "/e2e/" in file else file
+        return "airflow" if file.startswith(WHOLE) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing:
@@ -48,8 +50,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests of whole services: they take longest."""
-    items.sort(key=lambda item: "/e2e/" not in item.path.as_posix())
+    """Begin with what takes longest: whole services, and among them Airflow."""
+    items.sort(key=lambda item: (not item.nodeid.startswith(WHOLE), "/e2e/" not in item.nodeid))
 
 
 @pytest.fixture(autouse=True)

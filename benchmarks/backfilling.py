@@ -1,0 +1,141 @@
+"""History from archives into the table, beside the database's own bare bulk write."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import databases
+import harness
+import polars as pl
+import sample
+from databases import Database
+from harness import Context, Figure, Goal
+from writing import Bare, pandas_write
+
+from bentley.domain.bars import FIELDS
+from bentley.settings import load
+from bentley.stages.backfill import backfill
+from bentley.warehouse.warehouse import Warehouse
+
+SPEED = Goal(0.8, at_least=True)
+MEMORY = Goal(400, at_least=False)
+LINEAR = Goal(1.25, at_least=False)
+_DAYS = 1_700  # so many bars a symbol at most, before the next symbol begins
+
+
+def measure(context: Context) -> Iterator[Figure]:
+    """Load the same bars, zipped by month, in turn with what is beside; then ever more of them."""
+    count, repeats = (40_000, 3) if context.quick else (500_000, 5)
+    frame = sample.bars(count)
+    place = context.fresh("archives")
+    publish(place, frame)
+    with databases.kinds(context) as kinds:
+        for kind in kinds:
+            bulk = "bare executemany" if kind.server is None else "bare LOAD DATA"
+            ways = {
+                "bentley": lambda kind=kind: _ours(kind, place),
+                bulk: Bare(kind, sample.ready(frame)).write,
+                "pandas.to_sql": lambda kind=kind: pandas_write(kind, frame),
+            }
+            found = harness.alternate(
+                ways, repeats, lambda text, kind=kind: context.say(f"{kind.name}, {text}")
+            )
+            for peer, goal in ((bulk, SPEED), ("pandas.to_sql", None)):
+                yield Figure(
+                    what=f"{kind.name}: {count:,} bars from archives",
+                    unit="bars/s",
+                    ours=count / found["bentley"],
+                    peer_name=peer,
+                    peer=count / found[peer],
+                    ratio=found[peer] / found["bentley"],
+                    goal=goal,
+                    runs=repeats,
+                )
+        for kind in kinds:
+            yield from _sizes(context, kind)
+
+
+def _ours(kind: Database, place: Path) -> float:
+    url = None if kind.server is None else kind.server.database()
+    settings = load(
+        home=kind.context.fresh("warehouse"),
+        warehouse_url=url,
+        archive=str(place),
+        symbols=("BTCUSDT",),
+        intervals=(sample.INTERVAL,),
+    )
+    Warehouse.open(settings).close()  # an empty table, as beside it
+    start = time.perf_counter()
+    report = backfill(settings)
+    seconds = time.perf_counter() - start
+    if report.failures or report.rows_rejected:
+        raise AssertionError(report)
+    return seconds
+
+
+def _sizes(context: Context, kind: Database) -> Iterator[Figure]:
+    """The command itself at growing sizes: processor time by the bar, and peak memory."""
+    sizes = (10_000, 100_000) if context.quick else (100_000, 1_000_000, 10_000_000)
+    first = None
+    for size in sizes:
+        place = context.fresh("archives")
+        symbols = []
+        left = size
+        while left > 0:
+            symbols.append(f"COIN{len(symbols)}USDT")
+            part = min(left, _DAYS * 1_440)
+            publish(place, sample.bars(part, symbols[-1]))
+            left -= part
+        context.say(f"{kind.name}, {size:,} bars")
+        home = context.fresh("home")
+        url = {} if kind.server is None else {"BENTLEY_WAREHOUSE_URL": kind.server.database()}
+        ran = harness.run(
+            harness.python(
+                *("-c", "from bentley.cli import main; main()", "backfill", "--json"),
+                *("--archive", str(place), "--interval", sample.INTERVAL, "--symbols", *symbols),
+            ),
+            harness.environment(BENTLEY_HOME=str(home), **url),
+            home,
+        )
+        if harness.answer(ran)["rows_written"] != size:
+            raise AssertionError(ran.output[-500:])
+        yield Figure(
+            what=f"{kind.name}: peak memory of {size:,} bars",
+            unit="MB",
+            ours=ran.peak_mb,
+            ratio=ran.peak_mb,
+            goal=MEMORY,
+        )
+        each = ran.seconds / size
+        if first is not None:
+            yield Figure(
+                what=f"{kind.name}: time a bar, {size:,} beside {sizes[0]:,}",
+                unit="us",
+                ours=each * 1e6,
+                peer_name=f"{sizes[0]:,}",
+                peer=first * 1e6,
+                ratio=each / first,
+                goal=LINEAR,
+            )
+        first = first or each
+
+
+def publish(root: Path, frame: pl.DataFrame) -> None:
+    """Write bars as the exchange publishes them: a zip a month, with its checksum."""
+    symbol, interval = frame["symbol"][0], frame["interval"][0]
+    folder = root / f"data/spot/monthly/klines/{symbol}/{interval}"
+    folder.mkdir(parents=True)
+    month = pl.from_epoch("open_time", time_unit="ms").dt.strftime("%Y-%m").alias("month")
+    for (label,), rows in frame.with_columns(month).group_by("month", maintain_order=True):
+        text = (
+            rows.select(FIELDS[2:]).with_columns(ignore=pl.lit(0)).write_csv(include_header=False)
+        )
+        file = folder / f"{symbol}-{interval}-{label}.zip"
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as opened:
+            opened.writestr(f"{file.stem}.csv", text)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        file.with_name(f"{file.name}.CHECKSUM").write_text(f"{digest}  {file.name}\n")
