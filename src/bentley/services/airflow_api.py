@@ -102,6 +102,26 @@ class AirflowClient:
             self._call("POST", _path("dags", dag_id, "dagRuns"), json=body)
         )
 
+    def start(
+        self,
+        dag_id: str,
+        conf: Mapping[str, Any] | None = None,
+        *,
+        run_id: str,
+        note: str | None = None,
+    ) -> DagRun:
+        """Start a run once, however often this is called for it.
+
+        An earlier call may have arrived, and its answer have been lost.
+        """
+        try:
+            return self.trigger(dag_id, conf, run_id=run_id, note=note)
+        except FatalError as refused:
+            try:
+                return self.run(dag_id, run_id)
+            except FatalError:
+                raise refused from None
+
     def run(self, dag_id: str, run_id: str) -> DagRun:
         """Return one run."""
         return DagRun.model_validate(self._get(_run(dag_id, run_id)))

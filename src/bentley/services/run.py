@@ -73,7 +73,7 @@ class Services:
             for dag_id in paused:  # an asset's watchers start at the parse after its unpausing
                 self.patiently(partial(client.parse, dag_id))
             note = f"origin: {self.settings.origin}"
-            self.patiently(lambda: _trigger(client, run_id, note))
+            self.patiently(lambda: client.start(MASTER, run_id=run_id, note=note))
         return run_id
 
     def follow(self, run_id: str) -> Iterator[Progress]:
@@ -184,16 +184,6 @@ def services(
             yield Services(settings, group)
         finally:
             record.unlink(missing_ok=True)
-
-
-def _trigger(client: AirflowClient, run_id: str, note: str) -> None:
-    try:
-        client.trigger(MASTER, run_id=run_id, note=note)
-    except FatalError as refused:
-        try:  # an earlier try may have arrived, and its answer been lost
-            client.run(MASTER, run_id)
-        except FatalError:
-            raise refused from None
 
 
 @contextmanager

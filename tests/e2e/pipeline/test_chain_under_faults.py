@@ -66,7 +66,7 @@ def test_a_consumer_that_failed_for_good_is_woken_when_it_can_work_again(live):
 def test_bentley_sync_beside_the_sync_of_the_dag(live):
     live.exchange.advance(HOUR)
     live.exchange.faults([{"kind": "slow", "delay": 4, "count": 2, "path": "/api/v3/klines"}])
-    run_id = live.airflow.trigger("airbyte_sync_dag").run_id
+    run_id = live.start("airbyte_sync_dag")
     (of_dag,) = live.until(lambda: live.at_work(INGEST), "the sync is at work")
     assert of_dag.dag_run == f"airbyte_sync_dag/{run_id}"
     beside = live.sync_beside()
@@ -85,7 +85,7 @@ def test_a_batch_that_no_event_announced(live):
 
 def test_stages_triggered_by_hand(live):
     live.exchange.advance(2 * HOUR)
-    runs = [(dag_id, live.airflow.trigger(dag_id).run_id) for dag_id in reversed(STAGE_DAGS)]
+    runs = [(dag_id, live.start(dag_id)) for dag_id in reversed(STAGE_DAGS)]
     for dag_id, run_id in runs:
         assert live.ended(dag_id, run_id) == "success"
     live.settle()
@@ -93,8 +93,8 @@ def test_stages_triggered_by_hand(live):
 
 def test_history_is_loaded_by_the_form_of_the_dag(live):
     given = {"backfill_since": "2023-10-02", "backfill_symbols": "BTCUSDT"}
-    run = live.airflow.trigger("airbyte_sync_dag", given)
-    assert live.ended("airbyte_sync_dag", run.run_id) == "success"
+    run_id = live.start("airbyte_sync_dag", given)
+    assert live.ended("airbyte_sync_dag", run_id) == "success"
     with live.warehouse.reading() as connection:
         first, _, _ = bars.extent(connection, "BTCUSDT", "1h")
         assert first == ms("2023-10-02")
@@ -121,7 +121,7 @@ def test_a_consumer_paused_while_events_came(live, dag_id):
 def test_a_killed_sync_task_is_taken_up_again(live):
     live.exchange.advance(HOUR)
     live.exchange.faults([{"kind": "slow", "delay": 20, "count": 2, "path": "/api/v3/klines"}])
-    run_id = live.airflow.trigger("airbyte_sync_dag").run_id
+    run_id = live.start("airbyte_sync_dag")
     live.until(lambda: live.at_work(INGEST), "the sync is at work")
     live.until(task_of_connector, "the connector is up")
     task_of_connector().kill()
@@ -160,7 +160,7 @@ def test_consumers_killed_in_the_midst_of_their_work_are_taken_up_again(live):
 def test_two_masters_and_a_sync_by_hand_at_once(live):
     live.exchange.advance(HOUR)
     first, second = live.master(), live.master()
-    by_hand = live.airflow.trigger("airbyte_sync_dag").run_id
+    by_hand = live.start("airbyte_sync_dag")
     assert live.ended(MASTER, first, seconds=240) == "success"
     assert live.ended(MASTER, second, seconds=240) == "success"
     assert live.ended("airbyte_sync_dag", by_hand) == "success"

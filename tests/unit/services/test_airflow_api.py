@@ -131,6 +131,19 @@ def test_refusals_are_fatal_with_status_and_detail(client, stub, code):
         client.trigger("probe")
 
 
+def test_a_start_that_has_arrived_is_not_refused(client, stub):
+    """Its answer was lost, and it was sent again."""
+    conflict = (409, {"detail": "this run is there"})
+    stub.answer("POST", "/api/v2/dags/probe/dagRuns", (503, "oops"), conflict)
+    stub.answer("GET", "/api/v2/dags/probe/dagRuns/mine", (200, RUN | {"dag_run_id": "mine"}))
+    with pytest.raises(RetriableError):
+        client.start("probe", run_id="mine")
+    assert client.start("probe", run_id="mine").run_id == "mine"
+    stub.answer("GET", "/api/v2/dags/probe/dagRuns/mine", (404, {"detail": "none"}))
+    with pytest.raises(FatalError, match="409: this run is there"):
+        client.start("probe", run_id="mine")
+
+
 def test_a_validation_error_is_told_in_words(client, stub):
     fault = {"loc": ["body", "logical_date"], "msg": "Field required", "input": "secret"}
     stub.answer("POST", "/api/v2/dags/probe/dagRuns", (422, {"detail": [fault]}))

@@ -115,19 +115,6 @@ def up(given, monkeypatch):
     return found, client
 
 
-def test_a_trigger_that_has_arrived_is_not_refused(up):
-    """Its answer was lost, and it was sent again."""
-    found, client = up
-    conflict = FatalError("409: this run is there")
-    client.wait_for_dag = client.dag = lambda *_, **__: SimpleNamespace(is_paused=False)
-    client.trigger = answering(RetriableError("timed out"), conflict)
-    client.run = answering("the run")
-    assert found.start_chain().startswith("run__")
-    client.trigger, client.run = answering(conflict), answering(FatalError("404"))
-    with pytest.raises(FatalError, match="409"):
-        found.start_chain()
-
-
 def answering(*answers):
     left = list(answers)
 
