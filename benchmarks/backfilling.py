@@ -29,7 +29,7 @@ _DAYS = 1_700  # so many bars a symbol at most, before the next symbol begins
 
 def measure(context: Context) -> Iterator[Figure]:
     """Load the same bars, zipped by month, in turn with what is beside; then ever more of them."""
-    count, repeats = (40_000, 3) if context.quick else (500_000, 5)
+    count, repeats = (100_000, 3) if context.quick else (500_000, 5)
     frame = sample.bars(count)
     place = context.fresh("archives")
     publish(place, frame)

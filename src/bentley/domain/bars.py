@@ -80,63 +80,30 @@ def sift(raw: pl.DataFrame, *, now: int) -> Sifted:
     is dropped, and where they differ all but the last are rejected. Times with more digits
     than milliseconds are cut.
     """
-    text_faults = [
-        pl.when(pl.col(name).is_null() | (pl.col(name) == "")).then(pl.lit(f"{name} is missing"))
-        for name in FIELDS
-    ]
-    text_faults += [
-        pl.when(~pl.col(name).str.contains(_COUNT if name == "trades" else _TIME)).then(
-            pl.format(
-                "{} {} is not a whole number"
-                + ("" if name == "trades" else " of milli-, micro- or nanoseconds"),
-                pl.lit(name),
-                pl.col(name),
-            )
-        )
-        for name in INTEGERS
-    ]
-    text_faults += [
-        fault
-        for name in DECIMALS
-        for fault in (
-            pl.when(~pl.col(name).str.contains(_DECIMAL)).then(
-                pl.format("{} {} is not a decimal number", pl.lit(name), pl.col(name))
-            ),
-            pl.when(~pl.col(name).str.contains(_FITS)).then(
-                pl.format(
-                    f"{{}} {{}} has more digits than the column ({PRECISION - SCALE}.{SCALE})",
-                    pl.lit(name),
-                    pl.col(name),
-                )
-            ),
-        )
-    ]
-    text_faults.append(
-        pl.when(pl.col("symbol").str.len_chars() > SYMBOL_LENGTH).then(
-            pl.format(f"symbol {{}} is longer than {SYMBOL_LENGTH}", pl.col("symbol"))
-        )
-    )
-    text_faults.append(
-        pl.when(~pl.col("interval").is_in(list(intervals.MILLIS))).then(
-            pl.format("interval {} is not known", pl.col("interval"))
-        )
-    )
     raw = raw.select(FIELDS)
-    marked = raw.with_columns(reason=pl.coalesce(text_faults))
-    unreadable = marked.filter(pl.col("reason").is_not_null())
-    legible = marked.filter(pl.col("reason").is_null()).drop("reason")
+    # To look at all cells is cheap, to say what is wrong with one is not: few rows need it.
+    sound = raw.select(pl.all_horizontal(_readable()).fill_null(value=False)).to_series()
+    legible, unreadable = raw, raw.clear().with_columns(reason=pl.lit(None, pl.String))
+    if not sound.all():
+        legible = raw.filter(sound)
+        unreadable = raw.filter(~sound).with_columns(reason=pl.coalesce(_text_faults()))
     typed = legible.select(_typed(name) for name in FIELDS).with_columns(
-        pl.coalesce(_value_faults()).alias("reason"), pl.int_range(pl.len()).alias("_row")
+        pl.int_range(pl.len()).alias("_row")
     )
-    fit = typed.filter(pl.col("reason").is_null())
+    faulty = typed.select(pl.any_horizontal(rule for rule, _ in _value_rules())).to_series()
+    fit, misfit = typed, typed.clear().with_columns(reason=pl.lit(None, pl.String))
+    if faulty.any():
+        said = [pl.when(rule).then(words) for rule, words in _value_rules()]
+        fit = typed.filter(~faulty)
+        misfit = typed.filter(faulty).with_columns(reason=pl.coalesce(said))
     kept = fit.unique(subset=KEY, keep="last", maintain_order=True)
     if kept.height != fit.height:
         repeated = fit.join(kept, on=FIELDS, how="anti").with_columns(
             reason=pl.lit("an earlier version of a key that was repeated")
         )
     else:
-        repeated = fit.clear()
-    wrong = pl.concat([typed.filter(pl.col("reason").is_not_null()), repeated])
+        repeated = misfit.clear()
+    wrong = pl.concat([misfit, repeated])
     rejected = pl.concat(
         [
             unreadable,
@@ -158,62 +125,124 @@ def _typed(name: str) -> pl.Expr:
     return column
 
 
-def _value_faults() -> list[pl.Expr]:
-    step = pl.col("interval").replace_strict(
-        list(intervals.MILLIS), list(intervals.MILLIS.values()), default=None, return_dtype=pl.Int64
-    )
-    start = pl.when(pl.col("interval") == "1w").then(intervals.origin("1w")).otherwise(0)
+def _readable() -> list[pl.Expr]:
+    """Whether each cell of a row can be read, and holds what its column can."""
     c = pl.col
-    top = pl.max_horizontal("open", "close", "low")
-    bottom = pl.min_horizontal("open", "close", "high")
     return [
-        *(
-            pl.when(c(name) <= 0).then(pl.format("{} {} is not above zero", pl.lit(name), c(name)))
-            for name in PRICES
+        *(c(name).str.contains(_FITS) for name in DECIMALS),
+        *(c(name).str.contains(_TIME) for name in ("open_time", "close_time")),
+        c("trades").str.contains(_COUNT),
+        c("symbol").str.len_chars().is_between(1, SYMBOL_LENGTH),
+        c("interval").is_in(list(intervals.MILLIS)),
+    ]
+
+
+def _text_faults() -> list[pl.Expr]:
+    """Say why a row is not readable; the first that applies counts."""
+    c, shown = pl.col, pl.format
+    faults = [
+        pl.when(c(name).is_null() | (c(name) == "")).then(pl.lit(f"{name} is missing"))
+        for name in FIELDS
+    ]
+    faults += [
+        pl.when(~c(name).str.contains(_TIME)).then(
+            shown(f"{name} {{}} is not a whole number of milli-, micro- or nanoseconds", c(name))
+        )
+        for name in ("open_time", "close_time")
+    ]
+    faults.append(
+        pl.when(~c("trades").str.contains(_COUNT)).then(
+            shown("trades {} is not a whole number", c("trades"))
+        )
+    )
+    digits = f"{PRECISION - SCALE}.{SCALE}"
+    for name in DECIMALS:
+        faults += [
+            pl.when(~c(name).str.contains(_DECIMAL)).then(
+                shown(f"{name} {{}} is not a decimal number", c(name))
+            ),
+            pl.when(~c(name).str.contains(_FITS)).then(
+                shown(f"{name} {{}} has more digits than the column ({digits})", c(name))
+            ),
+        ]
+    return [
+        *faults,
+        pl.when(c("symbol").str.len_chars() > SYMBOL_LENGTH).then(
+            shown(f"symbol {{}} is longer than {SYMBOL_LENGTH}", c("symbol"))
         ),
-        *(
-            pl.when(c(name) < 0).then(pl.format("{} {} is negative", pl.lit(name), c(name)))
-            for name in AMOUNTS
-        ),
-        pl.when(c("high") < top).then(
-            pl.format("high {} lies below open, low or close ({})", c("high"), top)
-        ),
-        pl.when(c("low") > bottom).then(
-            pl.format("low {} lies above open, high or close ({})", c("low"), bottom)
-        ),
-        pl.when(c("taker_buy_base_volume") > c("volume")).then(
-            pl.format(
-                "taker_buy_base_volume {} exceeds volume {}",
-                c("taker_buy_base_volume"),
-                c("volume"),
-            )
-        ),
-        pl.when((c("open_time") - start) % step != 0).then(
-            pl.format("open_time {} is off the {} grid", c("open_time"), c("interval"))
-        ),
-        pl.when(
-            (c("close_time") < c("open_time")) | (c("close_time") >= c("open_time") + step)
-        ).then(
-            pl.format("close_time {} lies outside the bar of {}", c("close_time"), c("open_time"))
+        pl.when(~c("interval").is_in(list(intervals.MILLIS))).then(
+            shown("interval {} is not known", c("interval"))
         ),
     ]
 
 
-def checksum(frames: Iterable[pl.DataFrame]) -> str:
+def _value_rules() -> list[tuple[pl.Expr, pl.Expr]]:
+    """What makes a bar wrong, and the words for it; the first that applies counts."""
+    step = pl.col("interval").replace_strict(
+        list(intervals.MILLIS), list(intervals.MILLIS.values()), default=None, return_dtype=pl.Int64
+    )
+    start = pl.when(pl.col("interval") == "1w").then(intervals.origin("1w")).otherwise(0)
+    c, shown = pl.col, pl.format
+    top = pl.max_horizontal("open", "close", "low")
+    bottom = pl.min_horizontal("open", "close", "high")
+    taken, volume = c("taker_buy_base_volume"), c("volume")
+    opened, closed = c("open_time"), c("close_time")
+    return [
+        *((c(name) <= 0, shown(f"{name} {{}} is not above zero", c(name))) for name in PRICES),
+        *((c(name) < 0, shown(f"{name} {{}} is negative", c(name))) for name in AMOUNTS),
+        (c("high") < top, shown("high {} lies below open, low or close ({})", c("high"), top)),
+        (c("low") > bottom, shown("low {} lies above open, high or close ({})", c("low"), bottom)),
+        (taken > volume, shown("taker_buy_base_volume {} exceeds volume {}", taken, volume)),
+        (
+            (opened - start) % step != 0,
+            shown("open_time {} is off the {} grid", opened, c("interval")),
+        ),
+        (
+            (closed < opened) | (closed >= opened + step),
+            shown("close_time {} lies outside the bar of {}", closed, opened),
+        ),
+    ]
+
+
+class Checksum:
     """SHA-256 over FIELDS of bars given in key order, in pieces of any size.
 
-    Decimals are written with all their digits, so the same bars give the same checksum on
-    every database.
+    Each column has a digest of its own, over its values as they lie in memory: times and counts
+    in 8 bytes, decimals as 16 bytes of their last places, little end first; a text is followed by
+    a line feed. The checksum is the digest of these digests. So the same bars give the same
+    checksum on every database, whatever the pieces that they come in.
     """
-    digest = hashlib.sha256()
+
+    def __init__(self) -> None:
+        self._columns = {name: hashlib.sha256() for name in FIELDS}
+
+    def update(self, frame: pl.DataFrame) -> None:
+        """Take in the next bars, in BAR_SCHEMA."""
+        for name, digest in self._columns.items():
+            digest.update(_contents(frame[name]))
+
+    def hexdigest(self) -> str:
+        """The checksum of all bars so far, in 64 hexadecimal digits."""
+        digests = (digest.digest() for digest in self._columns.values())
+        return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def checksum(frames: Iterable[pl.DataFrame]) -> str:
+    """The checksum of bars given in key order, in pieces of any size."""
+    found = Checksum()
     for frame in frames:
-        digest.update(canonical(frame))
-    return digest.hexdigest()
+        found.update(frame)
+    return found.hexdigest()
 
 
-def canonical(frame: pl.DataFrame) -> bytes:
-    """Write FIELDS of bars as the text that a checksum is taken over, a line a bar."""
-    lines = frame.select(
-        pl.concat_str([pl.col(name).cast(pl.String) for name in FIELDS], separator=",")
-    ).to_series()
-    return "".join(f"{line}\n" for line in lines).encode()
+def _contents(column: pl.Series) -> bytes | memoryview:
+    if column.dtype == pl.String:
+        if column.n_unique() == 1:
+            return f"{column[0]}\n".encode() * len(column)
+        return "".join(f"{value}\n" for value in column).encode()
+    width = 16 if column.dtype == DECIMAL else 8
+    array = column.to_arrow()
+    values = array.buffers()[1]
+    if not len(array):
+        return b""
+    return memoryview(values)[array.offset * width : (array.offset + len(array)) * width]

@@ -57,7 +57,7 @@ def plan(
 ) -> Plan:
     """Look through a place for the wanted series; with `repair` for their recorded gaps alone."""
     made = Plan()
-    for series in wanted:
+    for series in sorted(wanted):  # the order of the table's key
         with warehouse.reading() as connection:
             loaded = states.under(connection, SOURCE, f"{'/'.join(series)}/")
             missing = gaps.of_series(connection, *series)

@@ -155,20 +155,23 @@ class _Run:
                             dag_run=dag_run,
                             exchange_time=first.task.archive.end,
                         )
+                    intake = Intake(
+                        self.warehouse,
+                        batch_id,
+                        source=SOURCE,
+                        max_share=self.settings.max_rejected_share,
+                    )
                     try:
-                        self._fill(batch_id, first, chunks)
+                        self._fill(intake, first, chunks)
                     except BaseException as error:
                         said = f"{type(error).__name__}: {error}"
                         close(self.warehouse, batch_id, error=said)
                         raise
-                    done.append(close(self.warehouse, batch_id))
+                    done.append(close(self.warehouse, batch_id, checksum=intake.checksum))
         return done
 
-    def _fill(self, batch_id: int, chunk: _Chunk, chunks: Iterator[_Chunk]) -> None:
+    def _fill(self, intake: Intake, chunk: _Chunk, chunks: Iterator[_Chunk]) -> None:
         """Store chunks up to the end of an archive at which the batch is large enough."""
-        intake = Intake(
-            self.warehouse, batch_id, source=SOURCE, max_share=self.settings.max_rejected_share
-        )
         while True:
             self._store(intake, chunk)
             if chunk.last and intake.read >= _BATCH_ROWS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import polars as pl
@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.engine import Connection
 
 from bentley.domain import bars as domain_bars
-from bentley.domain.bars import Sifted
+from bentley.domain.bars import Checksum, Sifted
 from bentley.domain.errors import DataError, FatalError
 from bentley.warehouse import bars, gaps, ledger, quarantine
 from bentley.warehouse.ledger import INGEST
@@ -35,6 +35,8 @@ class Intake:
         self.read = 0
         self.rejected = 0
         self._first_reason = ""
+        self._checksum: Checksum | None = Checksum()
+        self._last_key = ("", "", -1)
 
     def store(
         self, sifted: Sifted, *, read: int, then: Callable[[Connection], None] | None = None
@@ -61,6 +63,24 @@ class Intake:
                 gaps.record(connection, touched, batch_id=self.batch_id)
             if then is not None:
                 then(connection)
+        self._take_in(done.fresh)
+
+    def _take_in(self, fresh: pl.DataFrame) -> None:
+        """Carry the checksum on, as long as bars come in the order that it is taken in."""
+        if not fresh.height or self._checksum is None:
+            return
+        first, last = (fresh.row(at)[:3] for at in (0, -1))
+        one_series = first[:2] == last[:2] and fresh["symbol"].n_unique() == 1
+        if one_series and first > self._last_key and fresh["open_time"].is_sorted():
+            self._checksum.update(fresh)
+            self._last_key = last
+        else:
+            self._checksum = None
+
+    @property
+    def checksum(self) -> str | None:
+        """The checksum of all that was written; None where only the table can tell it."""
+        return None if self._checksum is None else self._checksum.hexdigest()
 
     def spoiled(self) -> DataError | None:
         """Return the error where too many of the rows are bad.
@@ -83,31 +103,22 @@ def close(
     warehouse: Warehouse,
     batch_id: int,
     *,
+    checksum: str | None = None,
     details: Mapping[str, Any] | None = None,
     error: str | None = None,
 ) -> ledger.Batch:
     """Count the batch's rows back from the table and close it on what is found there.
 
-    They are read before the transaction that closes it, whose lock all other stages wait for;
-    nobody else writes them, for the caller holds the stage's lock.
+    The checksum, too, is of what the table holds, unless it is given: to read a batch of millions
+    back takes as long as to write it. This is done before the transaction that closes the batch, whose lock
+    all other stages wait for; nobody else writes the rows, for the caller holds the stage's lock.
     """
     with warehouse.snapshot() as connection:
         batch = ledger.get(connection, batch_id)
         assert batch is not None  # noqa: S101 - the caller has just begun it
-        watermark = None
-        rows = news = 0
-
-        def counted() -> Iterator[pl.DataFrame]:
-            nonlocal watermark, rows, news
-            for frame in bars.of_batch(connection, batch_id, batch.ranges):
-                closed = frame.filter(pl.col("is_closed"))
-                rows, news = rows + frame.height, news + closed.height
-                newest = closed["open_time"].max()
-                if isinstance(newest, int):
-                    watermark = max(newest, watermark or newest)
-                yield frame
-
-        checksum = domain_bars.checksum(counted())
+        rows, news, watermark = bars.count_batch(connection, batch_id, batch.ranges)
+        if checksum is None:
+            checksum = domain_bars.checksum(bars.of_batch(connection, batch_id, batch.ranges))
     lost = None
     if (rows, news) != (batch.rows_written, batch.rows_news):
         lost = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 import sqlalchemy as sa
@@ -19,11 +19,16 @@ _COLUMNS = (*FIELDS, "is_closed")
 
 @dataclass(frozen=True)
 class Written:
-    """What an upsert did: rows new or changed, those of them that are closed, and where."""
+    """What an upsert did: rows new or changed, those of them that are closed, and where.
+
+    `fresh` are the bars that were written; there are more of them than `rows` where some replace
+    bars of their own batch.
+    """
 
     rows: int
     news: int
     ranges: tuple[Range, ...]
+    fresh: pl.DataFrame = field(compare=False)
 
 
 def upsert(connection: Connection, frame: pl.DataFrame, *, batch_id: int, source: str) -> Written:
@@ -34,7 +39,7 @@ def upsert(connection: Connection, frame: pl.DataFrame, *, batch_id: int, source
     known = _stored(connection, frame)
     fresh = _differing(frame, known)
     if not fresh.height:
-        return Written(0, 0, ())
+        return Written(0, 0, (), fresh)
     own = known.filter(pl.col("batch_id") == batch_id).join(fresh, on=KEY, how="semi")
     bulk.write(
         connection,
@@ -58,7 +63,7 @@ def upsert(connection: Connection, frame: pl.DataFrame, *, batch_id: int, source
     # A bar that this batch wrote before is one bar still.
     closed = int(fresh["is_closed"].sum()) - int(own["is_closed"].sum())
     return Written(
-        fresh.height - own.height, closed, tuple(Range(**row) for row in spans.to_dicts())
+        fresh.height - own.height, closed, tuple(Range(**row) for row in spans.to_dicts()), fresh
     )
 
 
@@ -106,6 +111,31 @@ def of_batch(
             c.batch_id == batch_id,
         )
         yield from bulk.pages(connection, query, c.open_time, size=step)
+
+
+def count_batch(
+    connection: Connection, batch_id: int, ranges: Iterable[Range]
+) -> tuple[int, int, int | None]:
+    """Count the bars that bear `batch_id` and the closed ones, and find the last that is closed."""
+    c = binance_ohlcv.c
+    rows = news = 0
+    last: int | None = None
+    for span in ranges:
+        found = connection.execute(
+            sa.select(
+                sa.func.count(),
+                sa.func.coalesce(sa.func.sum(c.is_closed), 0),
+                sa.func.max(sa.case((c.is_closed == 1, c.open_time))),
+            ).where(
+                c.symbol == span.symbol,
+                c.interval == span.interval,
+                c.open_time.between(span.first_open, span.last_open),
+                c.batch_id == batch_id,
+            )
+        ).one()
+        rows, news = rows + int(found[0]), news + int(found[1])
+        last = max((time for time in (last, found[2]) if time is not None), default=None)
+    return rows, news, last
 
 
 def last_open(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -41,15 +42,7 @@ def record(connection: Connection, touched: Range, *, batch_id: int) -> None:
     )
     first = touched.first_open if before is None else before
     last = touched.last_open if after is None else after
-    previous = sa.func.lag(c.open_time).over(order_by=c.open_time).label("previous")
-    steps = (
-        sa.select(c.open_time, previous)
-        .where(*series, c.open_time >= first, c.open_time <= last)
-        .subquery()
-    )
-    found = connection.execute(
-        sa.select(steps).where(steps.c.open_time - steps.c.previous > step)
-    ).all()
+    found = _holes(connection, touched, first, last)
     g = gaps.c
     connection.execute(
         gaps.delete().where(
@@ -66,14 +59,39 @@ def record(connection: Connection, touched: Range, *, batch_id: int) -> None:
                 {
                     "symbol": touched.symbol,
                     "interval": touched.interval,
-                    "first_open": row.previous + step,
-                    "last_open": row.open_time - step,
-                    "bars": (row.open_time - row.previous) // step - 1,
+                    "first_open": previous + step,
+                    "last_open": opened - step,
+                    "bars": (opened - previous) // step - 1,
                     "batch_id": batch_id,
                 }
-                for row in found
+                for previous, opened in found
             ],
         )
+
+
+def _holes(
+    connection: Connection, touched: Range, first: int, last: int
+) -> Sequence[tuple[int, int]]:
+    """List the neighbours with bars missing between them, of those from `first` to `last`."""
+    step = intervals.millis(touched.interval)
+    if touched.rows == (touched.last_open - touched.first_open) // step + 1:
+        # It has every bar of its own, as nearly always in bulk: only its ends are of interest.
+        ends = ((first, touched.first_open), (touched.last_open, last))
+        return [(before, after) for before, after in ends if after - before > step]
+    c = binance_ohlcv.c
+    series = (c.symbol == touched.symbol, c.interval == touched.interval)
+    previous = sa.func.lag(c.open_time).over(order_by=c.open_time).label("previous")
+    steps = (
+        sa.select(c.open_time, previous)
+        .where(*series, c.open_time >= first, c.open_time <= last)
+        .subquery()
+    )
+    found = connection.execute(
+        sa.select(steps.c.previous, steps.c.open_time).where(
+            steps.c.open_time - steps.c.previous > step
+        )
+    )
+    return [(int(before), int(after)) for before, after in found]
 
 
 def of_series(

@@ -8,8 +8,18 @@ from bentley.stages import ingest, intake, table_checks, verify
 from bentley.stages.process import process
 from bentley.warehouse import bulk, ledger
 from bentley.warehouse.ledger import COMMITTED, FAILED, INGEST, PROCESS
+from bentley.warehouse.processed import Span
 from bentley.warehouse.schema import binance_ohlcv, knime_processed
-from unit.stages.chain_support import HOUR, START, add_rows, bar, batches, ingest_batch, series
+from unit.stages.chain_support import (
+    HOUR,
+    LATER,
+    START,
+    add_rows,
+    bar,
+    batches,
+    ingest_batch,
+    series,
+)
 
 
 def test_bars_that_are_not_there_any_more_fail_the_batch(warehouse):
@@ -97,7 +107,7 @@ def test_a_verification_pages_through_a_series(opened, warehouse, monkeypatch):
     ingest_batch(warehouse, series(60))
     process(opened)
     monkeypatch.setattr(table_checks, "_PAGE", 7)
-    wanted = [("BTCUSDT", "1h")]
+    wanted = [Span("BTCUSDT", "1h", 0, LATER)]
     with warehouse.snapshot() as connection:
         whole = table_checks.checksums(connection, wanted)
         monkeypatch.setattr(table_checks, "_PAGE", 1000)

@@ -78,9 +78,10 @@ def test_counts_and_ranges_of_several_series(warehouse):
 
 def test_a_forming_bar_is_no_news_is_renewed_and_then_closes(warehouse):
     now = START + HOUR // 2
-    assert put(warehouse, [bar(0, "100.00000000")], now=now) == bars.Written(
-        1, 0, (Range("BTCUSDT", "1h", START, START, 1),)
-    )
+    done = put(warehouse, [bar(0, "100.00000000")], now=now)
+    assert (done.rows, done.news) == (1, 0)
+    assert done.ranges == (Range("BTCUSDT", "1h", START, START, 1),)
+    assert done.fresh["open_time"].to_list() == [START]
     assert put(warehouse, [bar(0, "100.00000000")], batch=2, now=now).rows == 0
     assert put(warehouse, [bar(0, "101.00000000")], batch=3, now=now).news == 0
     assert stored(warehouse, "is_closed", "batch_id") == [(0, 3)]
