@@ -237,7 +237,7 @@ def checksum(frames: Iterable[pl.DataFrame]) -> str:
 
 def _contents(column: pl.Series) -> bytes | memoryview:
     if column.dtype == pl.String:
-        if column.n_unique() == 1:
+        if column[0] == column[-1] and column.n_unique() == 1:
             return f"{column[0]}\n".encode() * len(column)
         return "".join(f"{value}\n" for value in column).encode()
     width = 16 if column.dtype == DECIMAL else 8

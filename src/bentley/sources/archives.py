@@ -32,7 +32,7 @@ _MONTHLY_BY = timedelta(days=45)
 """So long after its end a month surely has its archive."""
 
 _NOT_FOUND = 404
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 8 << 20
 _DIGEST = re.compile(r"\s*([0-9a-fA-F]{64})\b")
 _CELLS = (*FIELDS[2:], "ignore", "beyond")
 _WHAT, _SETTING = "the archive", "BENTLEY_ARCHIVE"

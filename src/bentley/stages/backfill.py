@@ -18,6 +18,7 @@ import polars as pl
 from sqlalchemy.engine import Connection
 
 from bentley.domain import bars as domain_bars
+from bentley.domain import intervals
 from bentley.domain.bars import Sifted
 from bentley.domain.errors import ConfigurationError, DataError
 from bentley.settings import Settings
@@ -163,6 +164,9 @@ class _Run:
                     )
                     try:
                         self._fill(intake, first, chunks)
+                        with self.warehouse.writing() as connection:
+                            for series, covered in self.covered.items():
+                                self._move(connection, series, covered, batch_id)
                     except BaseException as error:
                         said = f"{type(error).__name__}: {error}"
                         close(self.warehouse, batch_id, error=said)
@@ -208,26 +212,34 @@ class _Run:
             self.progress(Progress(self.archives, len(self.tasks), self.rows, at))
 
     def _cover(self, connection: Connection, task: Task, batch_id: int) -> None:
-        """Keep that an archive is read, and move the series' position where the two join."""
+        """Keep that an archive is read, and how far its series is without a hole."""
         archive = task.archive
-        series = (archive.symbol, archive.interval)
         if task.whole and not task.known:
             state = {"sha256": task.digest}
             states.save(connection, SOURCE, state_name(archive), state, batch_id=batch_id)
         since, until = self.settings.since, self.settings.until
         first = archive.start if since is None else max(archive.start, since)
         end = archive.end if until is None else min(archive.end, until)
+        series = (archive.symbol, archive.interval)
         before = self.covered.get(series)
-        if before is not None and before[1] == first:
-            first = before[0]
-        self.covered[series] = (first, end)
+        if before is not None and before[1] != first:
+            self._move(connection, series, before, batch_id)
+        joins = before is not None and before[1] == first
+        self.covered[series] = (before[0], end) if before is not None and joins else (first, end)
+
+    def _move(
+        self, connection: Connection, series: Series, covered: tuple[int, int], batch_id: int
+    ) -> None:
+        """Move the position of a series, where it and what was read join."""
+        first, end = covered
         last = bars.last_open(connection, *series, before=end)
-        if last is None:
+        if last is None or last < first:
             return
         known = positions.load(connection, series)
         mark = Mark(first, last)
         if known is not None:
-            if end < known.since or first > known.cursor:
+            following = known.cursor + intervals.millis(series[1])
+            if end < known.since or first > following:
                 return  # a hole lies between them: the sync goes on from its own place
             mark = Mark(min(first, known.since), max(last, known.cursor))
         if mark != known:

@@ -132,7 +132,9 @@ def _insert(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None
 
 def _literal(column: pl.Series) -> str | None:
     """Write as SQL the one whole number or plain word that fills a column; else None."""
-    if column.dtype not in {pl.Int8, pl.Int64, pl.String} or column.n_unique() > 1:
+    if column.dtype not in {pl.Int8, pl.Int64, pl.String} or column[0] != column[-1]:
+        return None
+    if column.n_unique() > 1:
         return None
     value = column[0]
     if isinstance(value, int):
@@ -158,7 +160,7 @@ def _may_load(connection: Connection) -> bool:
 
 def _loadable(rows: pl.DataFrame) -> bool:
     """Whether no text holds what LOAD DATA would take for an end of the cell or an escape."""
-    texts = rows.select(pl.col(pl.String))
+    texts = (column for column in rows.select(pl.col(pl.String)) if _literal(column) is None)
     return not any(column.str.contains(r"[,\\\n]").any() for column in texts)
 
 
