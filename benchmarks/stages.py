@@ -18,7 +18,10 @@ import sample
 import services
 from harness import Context, Figure, Goal, Ran
 
+from bentley.airbyte import protocol
 from bentley.settings import Settings, load
+from bentley.stages.ingest import STREAM
+from bentley.stages.layout import CONNECTOR
 
 GOAL = Goal(1.2)
 STAGES = ("sync", "process", "track")
@@ -73,8 +76,47 @@ def measure(context: Context) -> Iterator[Figure]:
             for size, repeats in plan.repeats.items():
                 if turn < repeats:
                     _chain(context, found, size, exchange, mlflow)
+        _, middle, _ = plan.sizes
+        context.say(f"the connector kit alone: {middle:,} bars")
+        kit = [_kit(context, middle, exchange) for _ in range(plan.repeats[middle])]
     for stage in STAGES:
         yield from _figures(stage, found, plan)
+    whole = _cpu(found.whole["sync", middle])
+    yield Figure(
+        what=f"sync: CPU of {middle:,} bars",
+        unit="s",
+        ours=whole,
+        peer_name="the kit alone",
+        peer=_cpu(kit),
+        ratio=whole / _cpu(kit),
+        runs=len(kit),
+    )
+
+
+def _kit(context: Context, size: int, exchange: str) -> Ran:
+    """Let the connector read the same bars as its kit alone does, into a file."""
+    folder = context.fresh("kit")
+    files = {
+        "config": {
+            "base_url": exchange,
+            "symbols": list(sample.SYMBOLS[:1]),
+            "intervals": [sample.INTERVAL],
+            "start_time": sample.START,
+            "end_time": sample.START + size * sample.MINUTE,
+            "lookback_bars": 0,
+        },
+        "catalog": protocol.configured_catalog(protocol.incremental_catalog([STREAM]), [STREAM])[0],
+    }
+    arguments = []
+    for name, content in files.items():
+        file = folder / f"{name}.json"
+        file.write_text(json.dumps(content))
+        arguments += [f"--{name}", str(file)]
+    kit = ("-m", "bentley.airbyte.kit", str(CONNECTOR), "read")
+    ran = harness.run(harness.python(*kit, *arguments), harness.environment(), folder)
+    if ran.output.count('"RECORD"') < size * 0.9:
+        raise AssertionError(ran.output[-500:])
+    return ran
 
 
 def _chain(context: Context, found: Found, size: int, exchange: str, mlflow: str) -> None:

@@ -221,7 +221,7 @@ def live(tmp_path_factory, mariadb) -> Iterator[Live]:
         mlflow_port = free_port()
         settings = bentley_settings.load(
             home=home,
-            exchange_url=exchange.url,
+            exchange_url=exchange.url.replace("://", f"://reader:{planted.CORE}@"),
             warehouse_url=address,
             symbols="BTCUSDT ETHUSDT",
             since=START - 3 * 24 * HOUR,
