@@ -14,14 +14,13 @@ import polars as pl
 import sample
 from databases import Database
 from harness import Context, Figure, Goal
-from writing import Bare, pandas_write
+from writing import beside
 
 from bentley.domain.bars import FIELDS
 from bentley.settings import load
 from bentley.stages.backfill import backfill
 from bentley.warehouse.warehouse import Warehouse
 
-SPEED = Goal(0.8, at_least=True)
 MEMORY = Goal(400, at_least=False)
 LINEAR = Goal(1.25, at_least=False)
 _DAYS = 1_700  # so many bars a symbol at most, before the next symbol begins
@@ -35,26 +34,8 @@ def measure(context: Context) -> Iterator[Figure]:
     publish(place, frame)
     with databases.kinds(context) as kinds:
         for kind in kinds:
-            bulk = "bare executemany" if kind.server is None else "bare LOAD DATA"
-            ways = {
-                "bentley": lambda kind=kind: _ours(kind, place),
-                bulk: Bare(kind, sample.ready(frame)).write,
-                "pandas.to_sql": lambda kind=kind: pandas_write(kind, frame),
-            }
-            found = harness.alternate(
-                ways, repeats, lambda text, kind=kind: context.say(f"{kind.name}, {text}")
-            )
-            for peer, goal in ((bulk, SPEED), ("pandas.to_sql", None)):
-                yield Figure(
-                    what=f"{kind.name}: {count:,} bars from archives",
-                    unit="bars/s",
-                    ours=count / found["bentley"],
-                    peer_name=peer,
-                    peer=count / found[peer],
-                    ratio=found[peer] / found["bentley"],
-                    goal=goal,
-                    runs=repeats,
-                )
+            what = f"{kind.name}: {count:,} bars from archives"
+            yield from beside(kind, frame, what, lambda kind=kind: _ours(kind, place), repeats)
         for kind in kinds:
             yield from _sizes(context, kind)
 

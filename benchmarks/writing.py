@@ -30,27 +30,32 @@ def measure(context: Context) -> Iterator[Figure]:
     frame = sample.bars(count)
     with databases.kinds(context) as kinds:
         for kind in kinds:
-            bulk = "bare executemany" if kind.server is None else "bare LOAD DATA"
-            bare = Bare(kind, sample.ready(frame))
-            ways = {
-                "bentley": lambda kind=kind: _ours(kind, frame),
-                bulk: bare.write,
-                "pandas.to_sql": lambda kind=kind: pandas_write(kind, frame),
-            }
-            found = harness.alternate(
-                ways, repeats, lambda text, kind=kind: context.say(f"{kind.name}, {text}")
-            )
-            for peer, goal in ((bulk, GOAL), ("pandas.to_sql", None)):
-                yield Figure(
-                    what=f"{kind.name}: write {count:,} bars",
-                    unit="bars/s",
-                    ours=count / found["bentley"],
-                    peer_name=peer,
-                    peer=count / found[peer],
-                    ratio=found[peer] / found["bentley"],
-                    goal=goal,
-                    runs=repeats,
-                )
+            what = f"{kind.name}: write {count:,} bars"
+            yield from beside(kind, frame, what, lambda kind=kind: _ours(kind, frame), repeats)
+
+
+def beside(
+    kind: Database, frame: pl.DataFrame, what: str, ours: harness.Way, repeats: int
+) -> Iterator[Figure]:
+    """Compare a way to write bars with the bare one of a database, and with pandas."""
+    bulk = "bare executemany" if kind.server is None else "bare LOAD DATA"
+    ways = {
+        "bentley": ours,
+        bulk: Bare(kind, sample.ready(frame)).write,
+        "pandas.to_sql": lambda: _pandas(kind, frame),
+    }
+    found = harness.alternate(ways, repeats, lambda text: kind.context.say(f"{kind.name}, {text}"))
+    for peer, goal in ((bulk, GOAL), ("pandas.to_sql", None)):
+        yield Figure(
+            what=what,
+            unit="bars/s",
+            ours=frame.height / found["bentley"],
+            peer_name=peer,
+            peer=frame.height / found[peer],
+            ratio=found[peer] / found["bentley"],
+            goal=goal,
+            runs=repeats,
+        )
 
 
 def _ours(kind: Database, frame: pl.DataFrame) -> float:
@@ -63,7 +68,7 @@ def _ours(kind: Database, frame: pl.DataFrame) -> float:
         return _checked(warehouse, time.perf_counter() - start, frame.height)
 
 
-def pandas_write(kind: Database, frame: pl.DataFrame) -> float:
+def _pandas(kind: Database, frame: pl.DataFrame) -> float:
     """Append the same rows by pandas, decimals as text, a chunk a commit."""
     chunks = [chunk.to_pandas() for chunk in sample.ready(frame).iter_slices(CHUNK)]
     with kind.warehouse() as warehouse:
