@@ -11,6 +11,7 @@ import sqlalchemy as sa
 import zstandard
 
 from archive_support import half, line, lines, ms, put, served, sign, spoiled, status
+from bentley.domain.bars import FIELDS
 from bentley.domain.errors import ConfigurationError, DataError, RetriableError
 from bentley.stages import backfill as stage
 from bentley.stages import positions
@@ -142,21 +143,9 @@ def test_a_gap_of_the_sync_is_mended(given, warehouse):
 
 
 def ingest_rows(since, until):
-    names = [
-        "open_time",
-        "open",
-        "high",
-        "low",
-        "close",
-        "volume",
-        "close_time",
-        "quote_volume",
-        "trades",
-        "taker_buy_base_volume",
-        "taker_buy_quote_volume",
-    ]
     return [
-        {"symbol": "BTCUSDT", "interval": "1h"} | dict(zip(names, text.split(","), strict=False))
+        {"symbol": "BTCUSDT", "interval": "1h"}
+        | dict(zip(FIELDS[2:], text.split(","), strict=False))
         for text in lines(since, until).splitlines()
     ]
 
