@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from archive_support import lines, put
+from bentley.stages.backfill import backfill
 from bentley.stages.ingest import sync
 from bentley.stages.process import process
 from bentley.stages.track import track
@@ -76,10 +78,10 @@ def is_open(warehouse, stage):
         return bool(ledger.running(connection, stage))
 
 
-def each(trial: Callable[[int], object]):
+def each(trial: Callable[[int], object], count: int = KILLS):
     """Every trial, two at a time: they share nothing but the machine."""
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(trial, range(KILLS)))
+        return list(pool.map(trial, range(count)))
 
 
 def prepared(place):
@@ -121,6 +123,40 @@ def test_sync(place, exchange):
 
     caught = each(trial)
     assert sum(caught) >= KILLS // 3, caught  # else the moments miss the work
+
+
+def test_backfill(place, tmp_path):
+    for label, since, until in (
+        ("2023-10", "2023-10-01", "2023-10-31T23:00"),  # its last hour is a gap
+        ("2023-11-01", "2023-11-01", "2023-11-02"),
+    ):
+        put(tmp_path / "archive", label, lines(since, until, interval="1m"), interval="1m")
+    given = {"archive": str(tmp_path / "archive"), "symbols": ("BTCUSDT",), "intervals": ("1m",)}
+    extra = {
+        "BENTLEY_ARCHIVE": given["archive"],
+        "BENTLEY_SYMBOLS": "BTCUSDT",
+        "BENTLEY_INTERVALS": "1m",
+    }
+    clean = place("clean", extra=extra)
+    kills = measured(clean, INGEST, "backfill")[::3]
+    right = look(clean)
+    places = [place(f"kill-{at}", mariadb=at % 2 == 1, extra=extra) for at in range(len(kills))]
+    for one in places:
+        Warehouse.open(one.settings).close()
+
+    def trial(at):
+        one = places[at]
+        in_work = killed(one, INGEST, "backfill", kills[at])
+        backfill(one.settings.model_copy(update=given))
+        assert look(one) == right, at
+        with Warehouse.open(one.settings) as warehouse:
+            made = batches(warehouse, INGEST)
+        assert {batch.status for batch in made} <= {"committed", "failed"}
+        assert sum(batch.rows_news for batch in made) == 32 * 1440 - 60
+        return in_work
+
+    caught = each(trial, len(kills))
+    assert sum(caught) >= len(kills) // 3, caught
 
 
 def test_process(place):
