@@ -31,6 +31,8 @@ app = App(
 )
 knime = App(name="knime", help="Run KNIME workflows without KNIME, or see what that would lack.")
 app.command(knime)
+data = App(name="data", help="What is stored: its coverage, and whether it is what it should be.")
+app.command(data)
 
 _SHOWN_ROWS = 20
 
@@ -222,6 +224,38 @@ def verify(
     screen = Screen(as_json=json)
     found = stage.verify(selection.settings(), selected=selection.given)
     screen.result(found.to_dict(), lambda: screen.verification(found))
+    return EXIT_OK if found.held else EXIT_FAILURE
+
+
+@data.command(name="status")
+def data_status(*, selection: Selection = _ALL, json: AsJson = False) -> int:
+    """Show what is stored of every series, or of those selected, and draw it by day."""
+    from bentley.console import Screen  # noqa: PLC0415
+    from bentley.stages import data_status as stage  # noqa: PLC0415
+
+    screen = Screen(as_json=json)
+    found = stage.status(selection.settings(), every=not selection.given)
+    screen.result(found.to_dict(), lambda: screen.data_status(found))
+    return EXIT_OK
+
+
+@data.command(name="verify")
+def data_verify(
+    *, selection: Selection = _ALL, seed: int | None = None, json: AsJson = False
+) -> int:
+    """Recompute checksums, derive the gaps anew, and compare a sample with the exchange.
+
+    Parameters
+    ----------
+    seed
+        Compare the same bars as another time with this number; others each time by default.
+    """
+    from bentley.console import Screen  # noqa: PLC0415
+    from bentley.stages import data_audit  # noqa: PLC0415
+
+    screen = Screen(as_json=json)
+    found = data_audit.audit(selection.settings(), every=not selection.given, seed=seed)
+    screen.result(found.to_dict(), lambda: screen.checks(found.checks))
     return EXIT_OK if found.held else EXIT_FAILURE
 
 

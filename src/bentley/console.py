@@ -21,8 +21,10 @@ from bentley.knime.engine import Lack, RunResult
 from bentley.services.run import Progress
 from bentley.services.run_summary import Summary
 from bentley.stages.backfill import Progress as Loaded
+from bentley.stages.data_status import Status
 from bentley.stages.follow import StageState
 from bentley.stages.report import StageReport
+from bentley.stages.table_checks import Check
 from bentley.stages.verify import Verification
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -145,10 +147,37 @@ class Screen:
 
     def verification(self, found: Verification) -> None:
         """Show every check and what was seen."""
-        for check in found.checks:
+        self.checks(found.checks)
+        self.coverage(found)
+
+    def checks(self, checks: Iterable[Check]) -> None:
+        """Show whether each check held, and what was seen."""
+        for check in checks:
             mark = Text("held  " if check.held else "FAILED", "green" if check.held else "red")
             self.console.print(Text.assemble(mark, f"  {check.name}: {check.detail}"))
-        self.coverage(found)
+
+    def data_status(self, found: Status) -> None:
+        """Show the series stored, and where they are drawn."""
+        if not found.series:
+            self.say(f"nothing is stored (origin {found.origin})")
+            return
+        table = _table("symbol", "interval", "bars", "first", "last", "gaps", "age", "sources")
+        for one in found.series:
+            age = one["freshness_hours"] if one["rows"] else None
+            table.add_row(
+                one["symbol"],
+                one["interval"],
+                str(one["rows"]),
+                _short(one.get("first")),
+                _short(one.get("last")),
+                str(one.get("gaps", "-")),
+                "-" if age is None else f"{age:.1f} h",
+                ", ".join(one["sources"]) or "-",
+            )
+        self.console.print(table)
+        if found.exchange_time is None:
+            self.say("the exchange can't be reached: the age of the bars is unknown")
+        self.say(f"by day: {found.picture} (origin {found.origin})")
 
     def coverage(self, found: Verification) -> None:
         """Show the series stored."""

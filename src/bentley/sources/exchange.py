@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bentley.domain.addresses import without_password
 from bentley.domain.errors import FatalError
 from bentley.sources import http
@@ -35,6 +37,21 @@ def server_time(exchange_url: str, *, attempts: int = http.ATTEMPTS) -> int:
         msg = f"{shown} gives no time: is {_SETTING} an exchange's address?"
         raise FatalError(msg)
     return now
+
+
+def klines(exchange_url: str, symbol: str, interval: str, *, start: int, limit: int) -> list[Any]:
+    """Fetch up to `limit` (at most 1,000) bars from `start` (UTC ms) on, as the exchange has them.
+
+    Each is a list in the order of its API, prices and amounts as text. Raises what `server_time`
+    raises.
+    """
+    query = f"symbol={symbol}&interval={interval}&startTime={start}&limit={limit}"
+    url = f"{exchange_url}/api/v3/klines?{query}"
+    code, said = http.ask_json(url, what="the exchange", setting=_SETTING)
+    if code != _OK or not isinstance(said, list):
+        msg = f"{without_password(url)} answered {code}: it has no bars of {symbol} {interval}"
+        raise FatalError(msg)
+    return said
 
 
 def status(exchange_url: str, symbol: str) -> str:

@@ -1,0 +1,195 @@
+"""Checks what is stored against itself and against where it came from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from bentley.domain import bars as domain_bars
+from bentley.domain import intervals
+from bentley.domain.bars import FIELDS
+from bentley.domain.clock import iso
+from bentley.domain.errors import BentleyError
+from bentley.settings import Settings
+from bentley.sources import exchange
+from bentley.stages.data_status import stored
+from bentley.stages.reading import Series
+from bentley.stages.table_checks import Check, gaps_agree
+from bentley.warehouse import bars, bulk, ledger
+from bentley.warehouse.ledger import INGEST, Batch
+from bentley.warehouse.processed import Span
+from bentley.warehouse.schema import batches, binance_ohlcv
+from bentley.warehouse.warehouse import Warehouse
+
+WINDOWS = 5
+"""Places of a series that are compared with the source: its first, its last, and some between."""
+
+WINDOW_BARS = 20
+
+_LATEST = 2**63 - 1
+_NAMED = 5
+_CELLS = FIELDS[2:]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was looked at, and whether it held."""
+
+    origin: str
+    checks: tuple[Check, ...]
+
+    @property
+    def held(self) -> bool:
+        """Whether every check held."""
+        return all(check.held for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Make plain values for JSON."""
+        return asdict(self) | {"held": self.held}
+
+
+def audit(settings: Settings, *, every: bool = True, seed: int | None = None) -> Audit:
+    """Recompute the batches' checksums, derive the gaps anew, and compare bars with the exchange.
+
+    All series that are stored are checked, or those of the settings. `seed` fixes which bars are
+    compared; without it they are others each time.
+    """
+    chance = random.Random(seed)  # noqa: S311 - which bars are looked at is no secret
+    with Warehouse.open(settings) as warehouse, warehouse.snapshot() as connection:
+        wanted = (
+            stored(connection)
+            if every
+            else [
+                (symbol, interval) for symbol in settings.symbols for interval in settings.intervals
+            ]
+        )
+        spans = [Span(symbol, interval, 0, _LATEST) for symbol, interval in wanted]
+        checks = [_batches(connection), gaps_agree(connection, spans)]
+        samples = {one: list(_sample(connection, one, chance)) for one in wanted}
+    return Audit(settings.origin, (*checks, _against_source(settings, samples)))
+
+
+def _batches(connection: Connection) -> Check:
+    """Recompute the checksum of each ingest batch whose bars are all its own still."""
+    wrong, same, replaced = [], 0, 0
+    ids = sa.select(batches.c.id).where(
+        batches.c.stage == INGEST, batches.c.checksum.is_not(None), batches.c.rows_written > 0
+    )
+    for batch_id in connection.scalars(ids.order_by(batches.c.id)).all():
+        batch = ledger.get(connection, batch_id)
+        assert batch is not None  # noqa: S101 - it was listed in this snapshot
+        rows, _, _ = bars.count_batch(connection, batch.id, batch.ranges)
+        if rows < batch.rows_written:
+            lost = batch.rows_written - rows - _later(connection, batch)
+            if lost > 0:
+                wrong.append(
+                    f"{lost} of the {batch.rows_written} bars of batch {batch.id} are gone"
+                )
+            else:
+                replaced += 1
+            continue
+        found = domain_bars.checksum(bars.of_batch(connection, batch.id, batch.ranges))
+        if found == batch.checksum:
+            same += 1
+        else:
+            wrong.append(f"batch {batch.id} has {found[:16]}, not {str(batch.checksum)[:16]}")
+    detail = f"{same} batches as they were written"
+    if replaced:
+        detail += f", {replaced} with bars that later batches have replaced"
+    return Check("checksums recomputed are the ledger's", not wrong, _told(wrong) or detail)
+
+
+def _later(connection: Connection, batch: Batch) -> int:
+    """Count the bars that later batches have where this one wrote."""
+    c = binance_ohlcv.c
+    found = 0
+    for span in batch.ranges:
+        found += (
+            connection.scalar(
+                sa.select(sa.func.count()).where(
+                    c.symbol == span.symbol,
+                    c.interval == span.interval,
+                    c.open_time.between(span.first_open, span.last_open),
+                    c.batch_id > batch.id,
+                )
+            )
+            or 0
+        )
+    return found
+
+
+def _sample(
+    connection: Connection, series: Series, chance: random.Random
+) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Read a few windows of closed bars: the first, the last, and some anywhere between."""
+    symbol, interval = series
+    extent = bars.extent(connection, symbol, interval)
+    if extent is None:
+        return
+    first, last, _ = extent
+    step = intervals.millis(interval)
+    starts = {first, max(first, last - (WINDOW_BARS - 1) * step)}
+    for _ in range(WINDOWS - 2):
+        starts.add(intervals.floor(chance.randint(first, last), interval))
+    c = binance_ohlcv.c
+    for start in sorted(starts):
+        query = sa.select(*(c[name] for name in FIELDS)).where(
+            c.symbol == symbol,
+            c.interval == interval,
+            c.open_time >= start,
+            c.open_time < start + WINDOW_BARS * step,
+            c.is_closed == 1,
+        )
+        yield start, bulk.frame(connection, query.order_by(c.open_time))
+
+
+def _against_source(
+    settings: Settings, samples: dict[Series, list[tuple[int, pl.DataFrame]]]
+) -> Check:
+    """Compare every cell of the sampled bars with what the exchange says of them now."""
+    name = "sampled bars are the exchange's"
+    wrong: list[str] = []
+    compared = 0
+    try:
+        for (symbol, interval), windows in samples.items():
+            for start, frame in windows:
+                said = {
+                    int(row[0]): row
+                    for row in exchange.klines(
+                        settings.exchange_url, symbol, interval, start=start, limit=WINDOW_BARS
+                    )
+                }
+                for row in frame.select(_CELLS).iter_rows():
+                    compared += 1
+                    differing = _differing(row, said.get(row[0]))
+                    if differing:
+                        wrong.append(f"{symbol} {interval} {iso(row[0])}: {differing}")
+    except BentleyError as error:
+        return Check(name, held=False, detail=str(error))
+    return Check(name, not wrong, _told(wrong) or f"{compared} bars compared, cell by cell")
+
+
+def _differing(ours: Sequence[Any], theirs: Sequence[Any] | None) -> str:
+    """Name the first cell that differs; empty where none does."""
+    if theirs is None:
+        return "the exchange has no such bar"
+    for name, mine, cell in zip(_CELLS, ours, theirs, strict=False):
+        try:
+            same = Decimal(mine) == Decimal(str(cell))
+        except InvalidOperation:
+            same = False
+        if not same:
+            return f"{name} is {mine} here and {cell} there"
+    return ""
+
+
+def _told(wrong: Sequence[str]) -> str:
+    more = [f"{len(wrong) - _NAMED} more"] if len(wrong) > _NAMED else []
+    return "; ".join([*wrong[:_NAMED], *more])
