@@ -167,7 +167,8 @@ def _fresh(settings: Settings, coverage: Iterable[Coverage], now: int) -> Check:
         # A bar counts once it has closed, so a series may lag by its own interval.
         bound = settings.freshness_hours + intervals.millis(one.interval) / _HOUR_MS
         age = one.freshness_hours
-        if one.last_close is not None and one.last_close >= now:
+        ahead = one.last_close is not None and one.last_close >= now
+        if ahead and not settings.replayed:  # a replay may begin again at an earlier time
             stale.append(
                 f"{one.symbol} {one.interval} has a bar that closed at {iso(one.last_close)}, "
                 f"ahead of the exchange's clock {iso(now)}"

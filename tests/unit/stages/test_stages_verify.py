@@ -10,6 +10,7 @@ from bentley.stages import verify
 from bentley.stages.process import process
 from bentley.warehouse import quarantine
 from bentley.warehouse.schema import knime_processed
+from bentley.warehouse.warehouse import Warehouse
 from unit.stages.chain_support import HOUR, START, bar, ingest_batch, series
 
 FRESH = "the data is fresh by the exchange's clock"
@@ -50,6 +51,18 @@ def test_bars_ahead_of_the_clock_are_no_fresh_data(verified, warehouse):
     assert not checks[FRESH].held
     closed = iso(START + 100 * HOUR - 1)
     assert f"closed at {closed}, ahead of the exchange's clock" in checks[FRESH].detail
+
+
+def test_a_replay_may_end_earlier_than_the_one_before(settings, monkeypatch):
+    replayed = settings(origin="replay:klines@1", symbols="BTCUSDT")
+    with Warehouse.open(replayed) as warehouse:
+        ingest_batch(warehouse, series(100))
+    monkeypatch.setattr(verify.exchange, "server_time", lambda _: START + 40 * HOUR)
+    monkeypatch.setattr(verify, "_logged", lambda *_: (verify.Check("mlflow", True, ""), []))
+    found = verify.verify(replayed)
+    checks = {check.name: check for check in found.checks}
+    assert checks[FRESH].held
+    assert checks[FRESH].detail == "the oldest series that trades is 0.00 h old"
 
 
 def test_a_reject_counts_until_a_good_row_has_its_place(verified, warehouse, opened):
