@@ -212,7 +212,7 @@ def airflow_database(name: str, file: Path) -> Finding:
         head, known = airflow_db.installed_revisions()
         revision = _revision(file)
     except BentleyError as error:
-        remedy = "it holds Airflow's run history, no market data"
+        remedy = "move the file away: it holds Airflow's run history, no market data"
         return Finding("airflow", name, "problem", str(error), remedy)
     if revision is not None and revision not in known:
         detail = f"{file} was made by another Airflow (schema {revision})"
@@ -238,7 +238,7 @@ def mlflow_database(settings: Settings) -> Iterator[Finding]:
     try:
         revision, runs = _revision(file), _mlflow_runs(_unchanging(file))
     except BentleyError as error:
-        remedy = "without it, what it held is logged again only for new batches"
+        remedy = "move the file away: what it held is logged again only for new batches"
         yield Finding("mlflow", "database", "problem", str(error), remedy)
     else:
         detail = f"{file}: schema {revision or 'none'}, {runs} runs"
@@ -273,7 +273,8 @@ def _revision(file: Path) -> str | None:
             _quick_check(engine, file)
             return migrate.current(engine)
     except BentleyError as error:
-        raise ConfigurationError(_named(error, file)) from error
+        said = _named(error, file)  # what to do about it stands with the finding
+        raise ConfigurationError(said.removesuffix(f": {database.BROKEN_REMEDY}")) from error
 
 
 def _mlflow_runs(engine: Engine) -> int:

@@ -42,6 +42,8 @@ MYSQL_FULL = frozenset({1021, 1114, 3, 28})
 """A table or a disk without room."""
 
 
+BROKEN_REMEDY = "restore it from a copy or move it away"
+
 _SQLITE: tuple[tuple[tuple[str, ...], type[BentleyError], str], ...] = (
     (("locked", "busy"), RetriableError, "the database is busy: {}"),
     (("full",), FatalError, "the disk is full ({}): free some space, then run it again"),
@@ -49,7 +51,7 @@ _SQLITE: tuple[tuple[tuple[str, ...], type[BentleyError], str], ...] = (
     (
         ("not a database", "malformed"),
         ConfigurationError,
-        "the database file is broken ({}): restore it from a copy or move it away",
+        "the database file is broken ({}): " + BROKEN_REMEDY,
     ),
     (
         ("unable to open", "readonly"),

@@ -47,8 +47,8 @@ def refused(settings) -> str:
     ("file", "said"),
     [
         ("mansa_bot.db", "restore it from a copy or move it away"),
-        ("airflow/airflow.db", "move it away: it holds Airflow's run history"),
-        ("mlflow/mlflow.db", "move it away"),
+        ("airflow/airflow.db", "move the file away: it holds Airflow's run history"),
+        ("mlflow/mlflow.db", "move the file away"),
     ],
 )
 def test_a_broken_database_is_named_before_anything_starts(given, started, file, said):
