@@ -3,6 +3,7 @@
     BentleyError
     ├── ConfigurationError   the caller must change something first  (exit 2, Airflow fails at once)
     ├── FatalError           running it again gives the same         (exit 1, Airflow fails at once)
+    │   └── UnknownTickerError   a source doesn't know the ticker
     ├── RetriableError       running it again may well work          (exit 1, Airflow retries)
     └── DataError            the data is not fit to be passed on     (exit 1, Airflow fails at once)
 
@@ -30,6 +31,14 @@ class ConfigurationError(BentleyError):
 
 class FatalError(BentleyError):
     """The work failed and would fail again."""
+
+
+class UnknownTickerError(FatalError):
+    """A source doesn't know `ticker`; other tickers of the same source are not touched by it."""
+
+    def __init__(self, message: str, *, ticker: str) -> None:
+        super().__init__(message)
+        self.ticker = ticker
 
 
 class RetriableError(BentleyError):

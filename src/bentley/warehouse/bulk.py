@@ -18,10 +18,8 @@ import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from bentley.domain.bars import BAR_SCHEMA, DECIMAL, DECIMALS
 from bentley.domain.errors import FatalError
-
-_TYPES = BAR_SCHEMA | {"batch_id": pl.Int64}
+from bentley.warehouse.schema import Exact
 
 _LOAD_FROM_ROWS = 2_000
 """Below this many rows a file costs more than it saves."""
@@ -36,26 +34,42 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.:/ -]*")
 
 
 def frame(connection: Connection, query: sa.Select[Any]) -> pl.DataFrame:
-    """Fetch columns of a bar, typed as BAR_SCHEMA has them and exact."""
+    """Fetch columns of our tables, each as the type that it has as a column: decimals are exact."""
     columns = [
-        sa.cast(column, sa.String(40)).label(column.name)
-        if column.name in DECIMALS
+        sa.cast(column, sa.String(48)).label(column.name)
+        if isinstance(column.type, Exact | sa.Date)
         else sa.type_coerce(column, column.type)
         for column in query.selected_columns
     ]
-    names = [column.name for column in query.selected_columns]
-    raw = {
-        name: pl.String if name in DECIMALS else pl.Int64 if name == "is_closed" else dtype
-        for name, dtype in _TYPES.items()
-        if name in names
-    }
+    types = {column.name: kind(column) for column in query.selected_columns}
     # Straight from the driver: its tuples need no reading by type, and SQLAlchemy's rows would
     # cost as much again as the query.
     with connection.execute(query.with_only_columns(*columns)) as result:
         rows = [] if result.cursor is None else list(result.cursor.fetchall())
-    schema = {name: raw[name] for name in names}
-    fetched = pl.DataFrame(rows, schema=schema, orient="row")
-    return fetched.cast({name: _TYPES[name] for name in names})
+    raw = {name: _sent_as(dtype) for name, dtype in types.items()}
+    fetched = pl.DataFrame(rows, schema=raw, orient="row")
+    days = [pl.col(name).str.to_date() for name, dtype in types.items() if dtype == pl.Date]
+    return fetched.with_columns(days).cast(types)
+
+
+def kind(column: sa.ColumnElement[Any]) -> pl.DataType:
+    """The polars type of a column of our tables; bars and frames of stocks have the same."""
+    if isinstance(column.type, Exact):
+        return pl.Decimal(column.type.precision, column.type.scale)
+    if column.name == "is_closed":
+        return pl.Boolean()
+    if isinstance(column.type, sa.Integer):
+        return pl.Int64()
+    if isinstance(column.type, sa.Double):
+        return pl.Float64()
+    return pl.Date() if isinstance(column.type, sa.Date) else pl.String()
+
+
+def _sent_as(dtype: pl.DataType) -> pl.DataType:
+    """How the driver hands a column over: days and decimals are asked for as text."""
+    if dtype.is_decimal() or dtype == pl.Date:
+        return pl.String()
+    return pl.Int64() if dtype == pl.Boolean else dtype
 
 
 def pages(
@@ -81,8 +95,9 @@ def write(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None:
     Raises FatalError for decimals of another size than the columns': a server would round them.
     """
     for name, dtype in rows.schema.items():
-        if dtype.is_decimal() and dtype != DECIMAL:
-            msg = f"column {name} of {table.name} takes {DECIMAL}, not {dtype}; nothing is stored"
+        wanted = kind(table.c[name])
+        if dtype.is_decimal() and dtype != wanted:
+            msg = f"column {name} of {table.name} takes {wanted}, not {dtype}; nothing is stored"
             raise FatalError(msg)
     if connection.dialect.name == "sqlite":
         _insert(connection, table, _as_text(rows))
@@ -102,7 +117,7 @@ def way(connection: Connection) -> str:
 
 
 def _as_text(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.with_columns(pl.col(pl.Decimal).cast(pl.String))
+    return rows.with_columns(pl.col(pl.Decimal, pl.Date).cast(pl.String))
 
 
 def _insert(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None:

@@ -25,8 +25,11 @@ from bentley.warehouse.schema import batch_parents, batch_ranges, batch_runs, ba
 INGEST = "ingest"
 PROCESS = "process"
 TRACK = "track"
+STOCKS = "stocks"
+CONSENSUS = "stock_consensus"
+SENTIMENT = "sentiment"
 
-UPSTREAM = {PROCESS: INGEST, TRACK: PROCESS}
+UPSTREAM = {PROCESS: INGEST, TRACK: PROCESS, CONSENSUS: STOCKS}
 """Whose batches a stage consumes."""
 
 RUNNING = "running"

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine
 from bentley.domain.errors import ConfigurationError, RetriableError
 from bentley.warehouse.database import exclusive, writing
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest step in `migrations/versions`; a test holds the two together."""
 
 _WAIT_SECONDS = 120

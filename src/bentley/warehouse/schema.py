@@ -1,7 +1,7 @@
 """The tables, once, for SQLite, MySQL and MariaDB.
 
-Decimals are DECIMAL(28,8) on MySQL and text with eight decimals on SQLite, whose NUMERIC
-would turn them into floats. Times are UTC milliseconds in BIGINT.
+Decimals are DECIMAL on MySQL, (28,8) for coins and (38,18) for stocks, and text with as many
+places on SQLite, whose NUMERIC would turn them into floats. Times are UTC milliseconds in BIGINT.
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.types import TypeEngine
 
+from bentley.domain import stocks
 from bentley.domain.bars import DECIMALS, PRECISION, SCALE
 from bentley.domain.errors import DataError
 
 metadata = sa.MetaData()
 
-_QUANTUM = Decimal(1).scaleb(-SCALE)
-_STRICT = Context(prec=PRECISION, traps=[Inexact, InvalidOperation])
 
-
-def exact_text(value: Any) -> str:
-    """Write a decimal with all eight places, so that equal numbers are equal text.
+def exact_text(value: Any, precision: int = PRECISION, scale: int = SCALE) -> str:
+    """Write a decimal with all its places, so that equal numbers are equal text.
 
     Raises DataError for a value that the column can't hold exactly.
     """
+    strict = Context(prec=precision, traps=[Inexact, InvalidOperation])
     try:
         # NaN has no ratio, and is the one value without digits that quantize lets pass.
         Decimal(value).as_integer_ratio()
-        return f"{_STRICT.quantize(Decimal(value), _QUANTUM):f}"
+        return f"{strict.quantize(Decimal(value), Decimal(1).scaleb(-scale)):f}"
     except (Inexact, InvalidOperation, ValueError, OverflowError):
-        msg = f"{value} does not fit DECIMAL({PRECISION},{SCALE}) exactly; it is not rounded"
+        msg = f"{value} does not fit DECIMAL({precision},{scale}) exactly; it is not rounded"
         raise DataError(msg) from None
 
 
@@ -43,15 +42,22 @@ class Exact(sa.types.TypeDecorator[Decimal]):
     impl = sa.Numeric
     cache_ok = True
 
+    def __init__(self, precision: int = PRECISION, scale: int = SCALE) -> None:
+        super().__init__(precision, scale)
+        self.precision = precision
+        self.scale = scale
+
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Take text on SQLite and DECIMAL elsewhere."""
         if dialect.name == "sqlite":
             return dialect.type_descriptor(sa.Text())
-        return dialect.type_descriptor(sa.Numeric(PRECISION, SCALE))
+        return dialect.type_descriptor(sa.Numeric(self.precision, self.scale))
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002
         """Refuse what would have to be rounded."""
-        return None if value is None else exact_text(value)
+        if value is None:
+            return None
+        return exact_text(value, self.precision, self.scale)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:  # noqa: ARG002
         """Read text and DECIMAL alike."""
@@ -255,5 +261,77 @@ mlflow_runs = sa.Table(
     sa.Column("processed_batch_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("claim", LABEL, nullable=False, unique=True),
     sa.Column("run_id", LABEL),
+    sa.Column("batch_id", sa.BigInteger, nullable=False),
+)
+
+
+def _share(name: str, *, nullable: bool) -> sa.Column[Any]:
+    return sa.Column(name, Exact(stocks.PRECISION, stocks.SCALE), nullable=nullable)
+
+
+stock_prices = sa.Table(
+    "stock_prices",
+    metadata,
+    sa.Column("ticker", NAME, primary_key=True),
+    sa.Column("session", sa.Date, primary_key=True),
+    sa.Column("source", NAME, primary_key=True),
+    *(_share(name, nullable=False) for name in (*stocks.PRICES, "volume")),
+    *(_share(name, nullable=True) for name in (*stocks.ADJUSTED, "adj_volume")),
+    _share("div_cash", nullable=True),
+    _share("split_factor", nullable=True),
+    sa.Column("batch_id", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+stock_actions = sa.Table(
+    "stock_actions",
+    metadata,
+    sa.Column("ticker", NAME, primary_key=True),
+    sa.Column("session", sa.Date, primary_key=True),
+    sa.Column("kind", NAME, primary_key=True),
+    sa.Column("source", NAME, primary_key=True),
+    _share("value", nullable=False),
+    sa.Column("batch_id", sa.BigInteger, nullable=False),
+)
+
+stock_consensus = sa.Table(
+    "stock_consensus",
+    metadata,
+    sa.Column("ticker", NAME, primary_key=True),
+    sa.Column("session", sa.Date, primary_key=True),
+    sa.Column("source", NAME, nullable=False),
+    *(_share(name, nullable=False) for name in (*stocks.PRICES, "volume")),
+    _share("div_cash", nullable=True),
+    _share("split_factor", nullable=True),
+    sa.Column("sources", sa.Integer, nullable=False),
+    sa.Column("deviation_bps", sa.Double),
+    sa.Column("deviations", TEXT, nullable=False),
+    sa.Column("quality_flag", NAME, nullable=False),
+    sa.Column("batch_id", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+stock_gaps = sa.Table(
+    "stock_gaps",
+    metadata,
+    sa.Column("ticker", NAME, primary_key=True),
+    sa.Column("first_session", sa.Date, primary_key=True),
+    sa.Column("last_session", sa.Date, nullable=False),
+    sa.Column("sessions", sa.BigInteger, nullable=False),
+    sa.Column("batch_id", sa.BigInteger, nullable=False),
+)
+
+stock_sentiment = sa.Table(
+    "stock_sentiment",
+    metadata,
+    sa.Column("ticker", NAME, primary_key=True),
+    sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("source", NAME, primary_key=True),
+    sa.Column("messages", sa.BigInteger, nullable=False),
+    sa.Column("bullish", sa.BigInteger, nullable=False),
+    sa.Column("bearish", sa.BigInteger, nullable=False),
+    sa.Column("available_at", sa.BigInteger, nullable=False),
     sa.Column("batch_id", sa.BigInteger, nullable=False),
 )

@@ -1,0 +1,121 @@
+"""Prices made comparable across splits and dividends, from the events alone.
+
+A session's price is multiplied by what came after it: 1 / split for each later split, and for
+each later dividend D of a stock that closed at P the session before, 1 - D / P ("previous
+close": the method of CRSP, of Yahoo, and of the factor files that LEAN and others use) or
+C / (C + D) with the ex-day's own close C ("ex close": what Tiingo's prices show). A split on the
+ex-day itself divides P first. Volumes are multiplied by the later splits.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from bentley.domain.errors import DataError
+from bentley.domain.stocks import PRICES
+
+Method = Literal["previous_close", "ex_close"]
+Floats = npt.NDArray[np.float64]
+
+TOLERANCE = 1e-5
+"""How far an adjusted price may lie from what the events make of the raw one, as a share.
+
+Factors with eight decimals, as some publish them, are off by 3e-6 after a few splits.
+"""
+
+
+def factors(rows: pl.DataFrame, *, method: Method = "previous_close") -> pl.DataFrame:
+    """The factors of one ticker: `price_factor` of dividends and `split_factor` of splits, float64.
+
+    `rows` has `session`, `close`, `div_cash` and `split_factor` in session order; a price times
+    both factors is adjusted for all events among the rows, and for no other. Raises DataError
+    where a row says nothing of dividends or splits, for nobody knows what it would take.
+    """
+    _need_events(rows)
+    splits, dividend = _steps(rows, method)
+    return pl.DataFrame(
+        {
+            "session": rows["session"],
+            "price_factor": _later(dividend),
+            "split_factor": _later(1 / splits),
+        }
+    )
+
+
+def adjusted(rows: pl.DataFrame, *, method: Method = "previous_close") -> pl.DataFrame:
+    """Return rows of one ticker, in session order, with adjusted prices and volume, float64.
+
+    Raises what `factors` raises.
+    """
+    known = factors(rows, method=method)
+    times = known["price_factor"] * known["split_factor"]
+    return rows.with_columns(
+        *(rows[name].cast(pl.Float64) * times for name in PRICES),
+        (rows["volume"].cast(pl.Float64) / known["split_factor"]).alias("volume"),
+    )
+
+
+def mismatches(rows: pl.DataFrame) -> pl.DataFrame:
+    """The sessions at which a source's adjusted closes don't follow from its raw ones.
+
+    `rows` are of one ticker and source in PRICE_SCHEMA, in session order. From one session to the
+    next the ratio of adjusted to raw may change by the day's split and dividend alone, by either
+    method or in between, give or take TOLERANCE. Returns `session`, `expected` and `found`, the
+    changes of the ratio.
+    """
+    given = rows.drop_nulls(["adj_close", "div_cash", "split_factor"])
+    splits, by_previous = _steps(given, "previous_close")
+    _, by_own = _steps(given, "ex_close")
+    ratio = given["adj_close"].cast(pl.Float64).to_numpy() / _floats(given, "close")
+    found = np.ones(given.height)
+    found[1:] = ratio[1:] / ratio[:-1]
+    first, second = splits / by_previous, splits / by_own
+    wrong = (found < np.minimum(first, second) * (1 - TOLERANCE)) | (
+        found > np.maximum(first, second) * (1 + TOLERANCE)
+    )
+    wrong[:1] = False
+    return pl.DataFrame({"session": given["session"], "expected": first, "found": found}).filter(
+        pl.Series(wrong)
+    )
+
+
+def _need_events(rows: pl.DataFrame) -> None:
+    silent = rows.filter(pl.col("div_cash").is_null() | pl.col("split_factor").is_null())
+    if silent.height:
+        msg = (
+            f"no source says whether there was a split or dividend on {silent['session'][0]} "
+            f"({silent.height} sessions of {rows.height}): take raw prices, or pull a source that "
+            "knows them (tiingo, polygon or yahoo)"
+        )
+        raise DataError(msg)
+
+
+def _steps(rows: pl.DataFrame, method: Method) -> tuple[Floats, Floats]:
+    """Each session's own split, and its dividend's factor on all that lies before it."""
+    close, dividend = _floats(rows, "close"), _floats(rows, "div_cash")
+    splits = _floats(rows, "split_factor")
+    if method == "ex_close":
+        return splits, close / (close + dividend)
+    previous = np.concatenate([close[:1] * splits[:1], close[:-1]]) / splits
+    factor = 1 - dividend / previous
+    if factor.size and factor.min() <= 0:
+        at = int(factor.argmin())
+        msg = (
+            f"the dividend {rows['div_cash'][at]} of {rows['session'][at]} is not below the close "
+            f"before it ({previous[at]:g}): no price can be adjusted for it"
+        )
+        raise DataError(msg)
+    return splits, factor
+
+
+def _later(steps: Floats) -> Floats:
+    """The product of all steps behind each session, its own not among them."""
+    return np.concatenate([np.cumprod(steps[:0:-1])[::-1], np.ones(min(1, steps.size))])
+
+
+def _floats(rows: pl.DataFrame, name: str) -> Floats:
+    return rows[name].cast(pl.Float64).to_numpy()
