@@ -61,6 +61,9 @@ def _no_settings_of_the_caller(monkeypatch, tmp_path_factory):
             "AIRBYTE_CONNECTION_ID",
             "KNIME_EXECUTABLE",
             "MLFLOW_TRACKING_URI",
+            "TIINGO_API_KEY",
+            "POLYGON_API_KEY",
+            "ALPHA_VANTAGE_API_KEY",
         }:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))  # no .env of the checkout

@@ -16,12 +16,14 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from bentley.domain import intervals
 from bentley.domain.clock import iso, parse_time
 from bentley.domain.errors import ConfigurationError
+from bentley.domain.market import STOCK_SOURCES
 
 PUBLIC_EXCHANGE = "https://data-api.binance.vision"
 PUBLIC_ARCHIVE = "https://data.binance.vision"
 EXCHANGE_ORIGIN = "exchange"
 TIMES = frozenset({"since", "until"})
 _SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
+_TICKER = re.compile(r"[A-Z][A-Z0-9]{0,9}([.-][A-Z0-9]{1,3})?")
 
 Names = Annotated[tuple[str, ...], NoDecode]
 
@@ -43,6 +45,8 @@ class Settings(BaseSettings):
     archive: str = PUBLIC_ARCHIVE
     symbols: Names = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "ADAUSDT")
     intervals: Names = ("1h",)
+    tickers: Names = ()
+    sources: Names = STOCK_SOURCES
     since: int | None = None
     until: int | None = None
     history_days: int = Field(default=30, ge=1)
@@ -50,6 +54,8 @@ class Settings(BaseSettings):
     mlflow_database_url: SecretStr | None = None
     mlflow_port: int = Field(default=5000, ge=1, le=65535)
     max_rejected_share: float = Field(default=0.05, ge=0, le=1)
+    max_failed_share: float = Field(default=0.2, ge=0, le=1)
+    consensus_bps: float = Field(default=50.0, gt=0)
     freshness_hours: float = Field(default=3.0, gt=0)
     stage_timeout_minutes: float = Field(default=60.0, gt=0)
     origin: str = EXCHANGE_ORIGIN
@@ -59,13 +65,23 @@ class Settings(BaseSettings):
     knime_executable: Path | None = Field(default=None, validation_alias="KNIME_EXECUTABLE")
     knime_warehouse_url: SecretStr | None = None
     mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
+    tiingo_api_key: SecretStr | None = Field(default=None, validation_alias="TIINGO_API_KEY")
+    polygon_api_key: SecretStr | None = Field(default=None, validation_alias="POLYGON_API_KEY")
+    alpha_vantage_api_key: SecretStr | None = Field(
+        default=None, validation_alias="ALPHA_VANTAGE_API_KEY"
+    )
+    tiingo_url: str = "https://api.tiingo.com"
+    polygon_url: str = "https://api.polygon.io"
+    alpha_vantage_url: str = "https://www.alphavantage.co"
+    yahoo_url: str = "https://query1.finance.yahoo.com"
+    stocktwits_url: str = "https://api.stocktwits.com"
 
     @field_validator("home", mode="after")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().resolve()
 
-    @field_validator("symbols", "intervals", mode="before")
+    @field_validator("symbols", "intervals", "tickers", "sources", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         names = re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else list(value)
@@ -83,6 +99,28 @@ class Settings(BaseSettings):
             msg = "name at least one symbol, like BTCUSDT"
             raise ValueError(msg)
         return names
+
+    @field_validator("tickers", mode="after")
+    @classmethod
+    def _known_tickers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(name.upper() for name in value))
+        for name in names:
+            if not _TICKER.fullmatch(name):
+                msg = f"ticker {name!r} is not written like AAPL or BRK.B"
+                raise ValueError(msg)
+        return names
+
+    @field_validator("sources", mode="after")
+    @classmethod
+    def _known_sources(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in STOCK_SOURCES:
+                msg = f"no source {name!r}: there are {', '.join(STOCK_SOURCES)}"
+                raise ValueError(msg)
+        if not value:
+            msg = f"name at least one source of stocks, of {', '.join(STOCK_SOURCES)}"
+            raise ValueError(msg)
+        return value
 
     @field_validator("intervals", mode="after")
     @classmethod
@@ -140,13 +178,24 @@ class Settings(BaseSettings):
         "airbyte_connection_id",
         "knime_executable",
         "mlflow_tracking_uri",
+        "tiingo_api_key",
+        "polygon_api_key",
+        "alpha_vantage_api_key",
         mode="before",
     )
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value
 
-    @field_validator("exchange_url", mode="after")
+    @field_validator(
+        "exchange_url",
+        "tiingo_url",
+        "polygon_url",
+        "alpha_vantage_url",
+        "yahoo_url",
+        "stocktwits_url",
+        mode="after",
+    )
     @classmethod
     def _base_url(cls, value: str) -> str:
         value = value.rstrip("/").removesuffix("/api/v3")

@@ -3,44 +3,138 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 import stamina
+from pydantic import SecretStr
 
 from bentley.domain.addresses import without_password
-from bentley.domain.errors import FatalError, RetriableError
+from bentley.domain.errors import ConfigurationError, FatalError, RetriableError
+from bentley.sources.pace import Pace
 
 # An attempt that failed is told by the error of the last; each one as a log line is noise.
 stamina.instrumentation.set_on_retry_hooks([])
 
+# They log whole addresses and headers, and some servers take their key in the address.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
 ATTEMPTS = 4
+PATIENCE_SECONDS = 65.0
+"""So long a patient caller waits where a server asks it to; a longer wait is handed on."""
+
 _TIMEOUT_SECONDS = 10.0
 _BLOCK_BYTES = 1 << 20
 _LOCAL = {"127.0.0.1", "localhost", "::1"}
 _TOO_MANY = {418, 429}
 _FORBIDDEN = 403
+_REFUSED = {401, _FORBIDDEN}
 _SERVER_FAULT = 500
+_EXCERPT = 200
 
 _Result = TypeVar("_Result")
 
 
 class _PassingError(RetriableError):
-    """Worth another try within a few seconds; a wait that the server named is the caller's."""
+    """Worth another try: after `retry_after` seconds where the server named a short wait."""
+
+
+class Answer(NamedTuple):
+    """What a server said: its status, its JSON (None for what is none), and its first words."""
+
+    status: int
+    body: Any
+    excerpt: str
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server as it is asked: what each request bears, and how errors speak of it.
+
+    `what` names it in errors, `setting` the variable that holds its address `base`. The `key` is
+    struck out of every message. A wait that the server names is slept through up to `patience` seconds;
+    `wait` stands in where it asks for fewer requests and names none. `pace` holds all processes
+    together to the server's limit.
+    """
+
+    what: str
+    setting: str
+    attempts: int = ATTEMPTS
+    base: str = ""
+    key: SecretStr | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    patience: float = 0.0
+    wait: float | None = None
+    pace: Pace | None = None
+
+    def ask(self, path: str, params: Mapping[str, str] | None = None) -> httpx.Response:
+        """GET a path below `base`; what is no passing trouble is the caller's to judge.
+
+        Raises RetriableError when the server can't be reached or asks to wait (`retry_after` in
+        seconds), FatalError when the address is none.
+        """
+
+        def get(address: str, **limits: Any) -> httpx.Response:
+            return httpx.get(address, params=params, headers=dict(self.headers), **limits)
+
+        url = self.base + path
+        return _patiently(lambda: _answered(get, url, self), attempts=self.attempts)
+
+    def read(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
+        """GET a path below `base` and read what came as JSON, its numbers to the digit.
+
+        Raises what `ask` raises, ConfigurationError where the key is refused, and RetriableError
+        for a server's fault that it words as a page.
+        """
+        answer = self.ask(path, params)
+        if answer.status_code in _REFUSED:
+            known = "is not set" if self.key is None else "is refused"
+            msg = (
+                f"{self.what} answered {answer.status_code}: its key {known}; check it "
+                f"({self.excerpt(answer)})"
+            )
+            raise ConfigurationError(msg)
+        try:
+            body = json.loads(answer.text, parse_float=str, parse_int=str, parse_constant=str)
+        except ValueError:
+            body = None
+        return Answer(answer.status_code, body, self.excerpt(answer))
+
+    def unread(self, answer: Answer) -> RetriableError:
+        """Make the error for an answer that holds nothing that is known of this server."""
+        said = "with what is not its usual answer"
+        return RetriableError(f"{self.what} answered {answer.status} {said}: {answer.excerpt}")
+
+    def limited(self, answer: Answer, wait: float) -> RetriableError:
+        """Make the error for a limit that is told in words; `wait` in seconds."""
+        msg = f"{self.what} asks for fewer requests: {answer.excerpt}"
+        return RetriableError(msg, retry_after=wait)
+
+    def struck(self, text: str) -> str:
+        """Return a text without the secrets that it may repeat."""
+        return text if self.key is None else text.replace(self.key.get_secret_value(), "***")
+
+    def excerpt(self, answer: httpx.Response) -> str:
+        """Quote the beginning of what was answered, as it may be shown."""
+        try:
+            text = answer.text
+        except httpx.StreamError:  # a download that is no success is not read
+            return ""
+        # Struck before it is cut: half a secret is one still.
+        return repr(self.struck(text)[:_EXCERPT])
 
 
 def ask(url: str, *, what: str, setting: str, attempts: int = ATTEMPTS) -> httpx.Response:
-    """GET an address; every answer but those of a passing trouble is the caller's to judge.
-
-    `what` names the server in errors, `setting` the variable that holds its address. Raises
-    RetriableError when it can't be reached or asks to wait (`retry_after` in seconds),
-    FatalError when the address is none.
-    """
-    return _patiently(
-        lambda: _answered(httpx.get, url, what=what, setting=setting), attempts=attempts
-    )
+    """GET an address that takes neither key nor headers; see `Server.ask`."""
+    return Server(what, setting, attempts).ask(url)
 
 
 def ask_json(url: str, *, what: str, setting: str, attempts: int = ATTEMPTS) -> tuple[int, Any]:
@@ -51,7 +145,7 @@ def ask_json(url: str, *, what: str, setting: str, attempts: int = ATTEMPTS) -> 
     """
 
     def work() -> tuple[int, Any]:
-        answer = _answered(httpx.get, url, what=what, setting=setting)
+        answer = _answered(httpx.get, url, Server(what, setting))
         try:
             return answer.status_code, answer.json()
         except ValueError as error:
@@ -87,7 +181,7 @@ def download(url: str, path: Path, *, what: str, setting: str) -> str:
                         file.write(block)
                 return answer
 
-        answer = _answered(got, url, what=what, setting=setting)
+        answer = _answered(got, url, Server(what, setting))
         if not answer.is_success:
             msg = f"{what} at {without_password(url)} answered {answer.status_code}"
             raise _PassingError(msg)
@@ -97,10 +191,17 @@ def download(url: str, path: Path, *, what: str, setting: str) -> str:
 
 
 def _patiently(work: Callable[[], _Result], *, attempts: int) -> _Result:
-    for attempt in stamina.retry_context(on=_PassingError, attempts=attempts, wait_max=5.0):
+    for attempt in stamina.retry_context(on=_worth_another, attempts=attempts, wait_max=5.0):
         with attempt:
             return work()
     raise AssertionError  # the last attempt raises
+
+
+def _worth_another(error: Exception) -> bool | float:
+    """Whether to try again; a number is the wait in seconds."""
+    if not isinstance(error, _PassingError):
+        return False
+    return True if error.retry_after is None else error.retry_after
 
 
 def _outside(url: str) -> bool:
@@ -108,24 +209,47 @@ def _outside(url: str) -> bool:
     return httpx.URL(url).host not in _LOCAL
 
 
-def _answered(
-    get: Callable[..., httpx.Response], url: str, *, what: str, setting: str
-) -> httpx.Response:
-    shown = without_password(url)
+def _answered(get: Callable[..., httpx.Response], url: str, server: Server) -> httpx.Response:
+    address = server.struck(without_password(url))
+    shown = f"{server.what} at {address}"
+    if server.pace is not None:
+        server.pace.take(server.what, patience=server.patience)
     try:
         answer = get(url, timeout=_TIMEOUT_SECONDS, trust_env=_outside(url))
     except httpx.RequestError as error:
-        msg = f"{what} at {shown} can't be reached ({error})"
+        msg = f"{shown} can't be reached ({server.struck(str(error))})"
         raise _PassingError(msg) from error
     except httpx.InvalidURL as error:
-        msg = f"{shown} is not a web address: set {setting}"
+        msg = f"{address} is not a web address: set {server.setting}"
         raise FatalError(msg) from error
     code = answer.status_code
+    named = _wished(answer)
+    kind = _PassingError if named is not None and named <= server.patience else RetriableError
     if code in _TOO_MANY:
-        wait = answer.headers.get("Retry-After", "")
-        msg = f"{what} at {shown} answered {code}: it asks for fewer requests"
-        raise RetriableError(msg, retry_after=float(wait) if wait.isdecimal() else None)
-    if code >= _SERVER_FAULT or code == _FORBIDDEN:
-        msg = f"{what} at {shown} answered {code}"
-        raise _PassingError(msg)
+        msg = f"{shown} answered {code}: it asks for fewer requests {server.excerpt(answer)}"
+        raise kind(msg.rstrip(), retry_after=server.wait if named is None else named)
+    if code >= _SERVER_FAULT or (code == _FORBIDDEN and not _in_json(answer)):
+        msg = f"{shown} answered {code}"
+        if named is None:
+            raise _PassingError(msg)
+        raise kind(msg, retry_after=named)
     return answer
+
+
+def _in_json(answer: httpx.Response) -> bool:
+    """Whether the server itself speaks: what stands before it refuses with a page."""
+    return "json" in answer.headers.get("Content-Type", "")
+
+
+def _wished(answer: httpx.Response) -> float | None:
+    """The wait in seconds that Retry-After names, as a number or as a date; None without one."""
+    said = answer.headers.get("Retry-After", "")
+    if said.isascii() and said.isdecimal():
+        return float(said)
+    try:
+        until = parsedate_to_datetime(said)
+    except ValueError:
+        return None
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
