@@ -26,3 +26,8 @@ KNIME_PROCESSED = Asset(
         AssetWatcher(name="batches nobody logged", trigger=UnconsumedTrigger(["track"])),
     ],
 )
+STOCK_PRICES = Asset(
+    name="mysql://mansa_bot/stock_prices",
+    uri="mysql://localhost:3307/mansa_bot/stock_prices",
+    group="mansa_bot",
+)

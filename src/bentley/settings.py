@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -23,9 +23,21 @@ PUBLIC_ARCHIVE = "https://data.binance.vision"
 EXCHANGE_ORIGIN = "exchange"
 TIMES = frozenset({"since", "until"})
 _SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
+_LIMIT = re.compile(r"(?P<name>\w+)=(?P<calls>[1-9][0-9]{0,6})/(?P<seconds>[1-9][0-9]{0,6})")
 _TICKER = re.compile(r"[A-Z][A-Z0-9]{0,9}([.-][A-Z0-9]{1,3})?")
 
 Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class RateLimit(NamedTuple):
+    """So many requests within any `seconds`."""
+
+    calls: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """Write it as a user does."""
+        return f"{self.calls}/{self.seconds:g}"
 
 
 class Settings(BaseSettings):
@@ -54,6 +66,7 @@ class Settings(BaseSettings):
     mlflow_database_url: SecretStr | None = None
     mlflow_port: int = Field(default=5000, ge=1, le=65535)
     max_rejected_share: float = Field(default=0.05, ge=0, le=1)
+    rate_limits: Annotated[dict[str, RateLimit], NoDecode] = Field(default_factory=dict)
     max_failed_share: float = Field(default=0.2, ge=0, le=1)
     consensus_bps: float = Field(default=50.0, gt=0)
     freshness_hours: float = Field(default=3.0, gt=0)
@@ -121,6 +134,21 @@ class Settings(BaseSettings):
             msg = f"name at least one source of stocks, of {', '.join(STOCK_SOURCES)}"
             raise ValueError(msg)
         return value
+
+    @field_validator("rate_limits", mode="before")
+    @classmethod
+    def _limits(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = {}
+        for text in re.split(r"[,\s]+", value.strip()):
+            match = _LIMIT.fullmatch(text)
+            if text and (match is None or match["name"] not in STOCK_SOURCES):
+                msg = f"{text!r} is not written like polygon=100/60, with a source's name"
+                raise ValueError(msg)
+            if match is not None:
+                found[match["name"]] = RateLimit(int(match["calls"]), float(match["seconds"]))
+        return found
 
     @field_validator("intervals", mode="after")
     @classmethod
@@ -257,6 +285,8 @@ class Settings(BaseSettings):
                 value = value.get_secret_value()
             elif isinstance(value, tuple):
                 value = ",".join(value)
+            elif isinstance(value, dict):
+                value = ",".join(f"{key}={limit}" for key, limit in value.items())
             elif name in TIMES and value is not None:
                 value = iso(value)
             variable = field.validation_alias or f"BENTLEY_{name.upper()}"

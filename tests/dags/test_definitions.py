@@ -4,6 +4,8 @@ from __future__ import annotations
 
 OHLCV = "mysql://mansa_bot/binance_ohlcv"
 PROCESSED = "mysql://mansa_bot/knime_processed"
+STOCKS = "mysql://mansa_bot/stock_prices"
+SOURCES_OF_DATA = ("airbyte_sync_dag", "stock_ingestion_pipeline", "tiingo_data_pull")
 
 
 def test_every_file_imports(described):
@@ -17,6 +19,8 @@ def test_ids_owners_and_schedules(described):
         "knime_cli_workflow": ("airflow", [OHLCV]),
         "mlflow_logging_dag": ("bentley-bot", [OHLCV, PROCESSED]),
         "bentley_master_orchestration": ("bentley-bot", "@daily"),
+        "stock_ingestion_pipeline": ("winston", "@hourly"),
+        "tiingo_data_pull": ("airflow", "@daily"),
     }
 
 
@@ -27,6 +31,8 @@ def test_a_schedule_begins_with_its_next_tick(described):
         "bentley_master_orchestration": "2024-01-02T00:00:00+00:00",
         "knime_cli_workflow": None,
         "mlflow_logging_dag": None,
+        "stock_ingestion_pipeline": "2024-01-01T01:00:00+00:00",
+        "tiingo_data_pull": "2024-01-02T00:00:00+00:00",
     }
 
 
@@ -37,11 +43,13 @@ def test_who_emits_what(described):
         "knime_cli_workflow": [PROCESSED],
         "mlflow_logging_dag": [],
         "bentley_master_orchestration": [],
+        "stock_ingestion_pipeline": [STOCKS],
+        "tiingo_data_pull": [STOCKS],
     }
 
 
 def test_a_stage_runs_one_at_a_time_and_is_never_run_for_the_past(described):
-    for dag_id in ("airbyte_sync_dag", "knime_cli_workflow", "mlflow_logging_dag"):
+    for dag_id in (*SOURCES_OF_DATA, "knime_cli_workflow", "mlflow_logging_dag"):
         assert described["dags"][dag_id]["max_active_runs"] == 1
     assert not any(dag["catchup"] for dag in described["dags"].values())
 
@@ -54,7 +62,7 @@ def test_every_task_is_retried_by_our_policy(described):
 
 def test_a_retry_never_makes_a_consumer_miss_its_two_minutes(described):
     for dag_id, dag in described["dags"].items():
-        if dag_id != "airbyte_sync_dag":
+        if dag_id not in SOURCES_OF_DATA:
             assert {delay for delays in dag["delays"].values() for delay in delays} == {20}
 
 

@@ -30,6 +30,9 @@ MASTER = "bentley_master_orchestration"
 CONSUMERS_FIRST = ("mlflow_logging_dag", "knime_cli_workflow", MASTER, "airbyte_sync_dag")
 """The order of unpausing: an event for a paused consumer is lost."""
 
+STOCKS = "stock_ingestion_pipeline"
+TIINGO = "tiingo_data_pull"
+
 _POLL_SECONDS = 1.0
 _PATIENCE_SECONDS = 120.0
 """How long a run bears nothing but passing errors: a database that starts anew, an API that is busy."""
@@ -57,15 +60,20 @@ class Services:
         self.group = group
 
     def start_chain(self) -> str:
-        """Unpause the DAGs and trigger the master; return the pipeline run's id."""
+        """Unpause the DAGs, those of stocks where they are configured, and trigger the master.
+
+        Return the pipeline run's id.
+        """
         run_id = f"run__{datetime.now(UTC).strftime('%Y-%m-%dT%H%M%S.%f')}"
         with self.client() as client:
             self.patiently(
-                lambda: client.wait_for_dag([MASTER, *STAGES.values()], alive=self.group.check)
+                lambda: client.wait_for_dag(
+                    [MASTER, *STAGES.values(), STOCKS, TIINGO], alive=self.group.check
+                )
             )
             paused = [
                 dag_id
-                for dag_id in CONSUMERS_FIRST
+                for dag_id in (*CONSUMERS_FIRST, *self.configured())
                 if self.patiently(partial(client.dag, dag_id)).is_paused
             ]
             for dag_id in paused:
@@ -75,6 +83,13 @@ class Services:
             note = f"origin: {self.settings.origin}"
             self.patiently(lambda: client.start(MASTER, run_id=run_id, note=note))
         return run_id
+
+    def configured(self) -> list[str]:
+        """The DAGs of stocks that have what they need; a replay has no stocks."""
+        given = self.settings
+        if given.replayed or not given.tickers:
+            return []
+        return [STOCKS] if given.tiingo_api_key is None else [STOCKS, TIINGO]
 
     def follow(self, run_id: str) -> Iterator[Progress]:
         """Yield the chain's progress until the master has ended."""

@@ -86,7 +86,8 @@ def _bare(key: str) -> Mapping[str, str]:  # noqa: ARG001 - others need it
 class Source:
     """A source as it is listed: its names, where its address and key are set, and its limit.
 
-    `url` and `key` name fields of Settings. Its server takes `calls` requests in any `seconds`.
+    `url` and `key` name fields of Settings. Its free plan takes `calls` requests in any `seconds`;
+    BENTLEY_RATE_LIMITS says what a paid one takes.
     `headers` makes the headers of each request from the key.
     """
 
@@ -108,6 +109,7 @@ class Source:
 
     def server(self, settings: Settings) -> Server:
         """Its server, with the key and the limit that all processes of this home share."""
+        calls, seconds = settings.rate_limits.get(self.name, (self.calls, self.seconds))
         key: SecretStr | None = None if self.key is None else getattr(settings, self.key)
         return Server(
             what=self.title,
@@ -116,8 +118,8 @@ class Source:
             key=key,
             headers=self.headers("" if key is None else key.get_secret_value()),
             patience=PATIENCE_SECONDS,
-            wait=self.seconds,
-            pace=Pace(settings.home / "pace" / f"{self.name}.json", self.calls, self.seconds),
+            wait=seconds,
+            pace=Pace(settings.home / "pace" / f"{self.name}.json", calls, seconds),
         )
 
     def pull(self, settings: Settings, ticker: str, period: Period) -> Fetched:
