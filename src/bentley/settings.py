@@ -1,6 +1,7 @@
 """One Settings, read once at the edge (a command, a task) and passed in from there.
 
-Every value comes from the environment or from `.env` in the working directory.
+Every value comes from the environment or from `.env` in the working directory, and what is to be
+fetched also from a universe file, which stands below both.
 """
 
 from __future__ import annotations
@@ -10,10 +11,23 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
-from bentley.domain import intervals
+from bentley import universe as universe_file
 from bentley.domain.clock import iso, parse_time
 from bentley.domain.errors import ConfigurationError
 from bentley.domain.market import STOCK_SOURCES
@@ -22,9 +36,7 @@ PUBLIC_EXCHANGE = "https://data-api.binance.vision"
 PUBLIC_ARCHIVE = "https://data.binance.vision"
 EXCHANGE_ORIGIN = "exchange"
 TIMES = frozenset({"since", "until"})
-_SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
 _LIMIT = re.compile(r"(?P<name>\w+)=(?P<calls>[1-9][0-9]{0,6})/(?P<seconds>[1-9][0-9]{0,6})")
-_TICKER = re.compile(r"[A-Z][A-Z0-9]{0,9}([.-][A-Z0-9]{1,3})?")
 
 Names = Annotated[tuple[str, ...], NoDecode]
 
@@ -38,6 +50,29 @@ class RateLimit(NamedTuple):
     def __str__(self) -> str:
         """Write it as a user does."""
         return f"{self.calls}/{self.seconds:g}"
+
+
+class _UniverseFile(PydanticBaseSettingsSource):
+    """What the universe file says, where anything of it would count.
+
+    A process that was given all of its settings reads no file: another may lie where it works, and
+    the one that its parent read may have been altered since.
+    """
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return nothing: the file is read as a whole."""
+        del field
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Read the file that was named, or the one in the working directory, if there is one."""
+        given = self.current_state
+        if universe_file.LISTS.keys() <= given.keys():
+            return {}
+        file = Path(given.get("universe") or universe_file.DEFAULT).expanduser()
+        if not given.get("universe") and not file.exists():
+            return {}
+        return {"universe": file} | universe_file.read(file)
 
 
 class Settings(BaseSettings):
@@ -59,6 +94,7 @@ class Settings(BaseSettings):
     intervals: Names = ("1h",)
     tickers: Names = ()
     sources: Names = STOCK_SOURCES
+    universe: Path | None = None
     since: int | None = None
     until: int | None = None
     history_days: int = Field(default=30, ge=1)
@@ -89,10 +125,23 @@ class Settings(BaseSettings):
     yahoo_url: str = "https://query1.finance.yahoo.com"
     stocktwits_url: str = "https://api.stocktwits.com"
 
-    @field_validator("home", mode="after")
     @classmethod
-    def _absolute(cls, home: Path) -> Path:
-        return home.expanduser().resolve()
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the universe file below all others."""
+        above = (init_settings, env_settings, dotenv_settings, file_secret_settings)
+        return (*above, _UniverseFile(settings_cls))
+
+    @field_validator("home", "universe", mode="after")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser().resolve()
 
     @field_validator("symbols", "intervals", "tickers", "sources", mode="before")
     @classmethod
@@ -100,40 +149,18 @@ class Settings(BaseSettings):
         names = re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else list(value)
         return tuple(dict.fromkeys(name for name in names if name))
 
-    @field_validator("symbols", mode="after")
+    @field_validator("symbols", "intervals", "tickers", "sources", mode="after")
     @classmethod
-    def _known_symbols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        names = tuple(dict.fromkeys(name.upper() for name in value))
-        for name in names:
-            if not _SYMBOL.fullmatch(name):
-                msg = f"symbol {name!r} is not written like BTCUSDT"
-                raise ValueError(msg)
-        if not names:
-            msg = "name at least one symbol, like BTCUSDT"
+    def _known(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        kind = str(info.field_name)
+        try:
+            names = tuple(dict.fromkeys(map(universe_file.LISTS[kind].check, value)))
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        if not names and cls.model_fields[kind].default:
+            msg = f"name at least one {kind[:-1]}, like {universe_file.LISTS[kind].example}"
             raise ValueError(msg)
         return names
-
-    @field_validator("tickers", mode="after")
-    @classmethod
-    def _known_tickers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        names = tuple(dict.fromkeys(name.upper() for name in value))
-        for name in names:
-            if not _TICKER.fullmatch(name):
-                msg = f"ticker {name!r} is not written like AAPL or BRK.B"
-                raise ValueError(msg)
-        return names
-
-    @field_validator("sources", mode="after")
-    @classmethod
-    def _known_sources(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in STOCK_SOURCES:
-                msg = f"no source {name!r}: there are {', '.join(STOCK_SOURCES)}"
-                raise ValueError(msg)
-        if not value:
-            msg = f"name at least one source of stocks, of {', '.join(STOCK_SOURCES)}"
-            raise ValueError(msg)
-        return value
 
     @field_validator("rate_limits", mode="before")
     @classmethod
@@ -149,19 +176,6 @@ class Settings(BaseSettings):
             if match is not None:
                 found[match["name"]] = RateLimit(int(match["calls"]), float(match["seconds"]))
         return found
-
-    @field_validator("intervals", mode="after")
-    @classmethod
-    def _known_intervals(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value:
-            msg = "name at least one interval, like 1h"
-            raise ValueError(msg)
-        for name in value:
-            try:
-                intervals.millis(name)
-            except ConfigurationError as error:
-                raise ValueError(str(error)) from None
-        return value
 
     @field_validator("since", "until", mode="before")
     @classmethod
@@ -200,6 +214,7 @@ class Settings(BaseSettings):
         return self
 
     @field_validator(
+        "universe",
         "warehouse_url",
         "knime_warehouse_url",
         "mlflow_database_url",
@@ -225,11 +240,12 @@ class Settings(BaseSettings):
         mode="after",
     )
     @classmethod
-    def _base_url(cls, value: str) -> str:
+    def _base_url(cls, value: str, info: ValidationInfo) -> str:
         value = value.rstrip("/").removesuffix("/api/v3")
         if urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).netloc:
             shown = value.rpartition("@")[2]  # a user and password may stand before it
-            msg = f"{shown!r} is not a web address; write it like {PUBLIC_EXCHANGE}"
+            usual = cls.model_fields[str(info.field_name)].default
+            msg = f"{shown!r} is not a web address; write it like {usual}"
             raise ValueError(msg)
         return value
 

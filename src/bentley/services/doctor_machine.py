@@ -26,6 +26,7 @@ from bentley.services.findings import Finding, State
 from bentley.services.homes import Holder
 from bentley.settings import TIMES, Settings
 from bentley.stages.layout import ROOT
+from bentley.universe import LISTS
 
 LOCK = ROOT / "requirements.lock"
 
@@ -122,6 +123,8 @@ def settings(settings: Settings) -> Iterator[Finding]:
             source = "environment"
         elif lines.get(variable) and variable not in environment:
             source = ".env"
+        elif settings.universe and name in {*LISTS, "universe"} & settings.model_fields_set:
+            source = "universe"
         elif name in settings.model_fields_set and _differs(settings, name):
             source = "command line"
         else:
