@@ -13,7 +13,8 @@ from typing import Annotated, Any, NoReturn
 import structlog
 from cyclopts import App, CycloptsError, Parameter
 
-from bentley import __version__, output
+from bentley import __version__, cli_stocks, output
+from bentley.cli_options import AsJson
 from bentley.domain.clock import parse_time
 from bentley.domain.errors import (
     EXIT_FAILURE,
@@ -33,6 +34,7 @@ knime = App(name="knime", help="Run KNIME workflows without KNIME, or see what t
 app.command(knime)
 data = App(name="data", help="What is stored: its coverage, and whether it is what it should be.")
 app.command(data)
+app.command(cli_stocks.app)
 
 _SHOWN_ROWS = 20
 
@@ -70,10 +72,6 @@ class Selection:
 
 
 _ALL = Selection()
-
-AsJson = Annotated[
-    bool, Parameter(name="--json", negative="", help="Print one JSON document and nothing else.")
-]
 
 
 @app.command

@@ -24,6 +24,7 @@ from bentley.stages.backfill import Progress as Loaded
 from bentley.stages.data_status import Status
 from bentley.stages.follow import StageState
 from bentley.stages.report import StageReport
+from bentley.stages.stock_run import Outcome
 from bentley.stages.table_checks import Check
 from bentley.stages.verify import Verification
 
@@ -99,6 +100,21 @@ class Screen:
                 )
 
             yield move
+
+    @contextmanager
+    def at_work(self) -> Iterator[Callable[[str], None]]:
+        """Show what is at work, where a person watches."""
+        with self.console.status("starting") as status:
+            yield status.update
+
+    def outcomes(self, outcomes: Iterable[Outcome]) -> None:
+        """Show what each source of stocks gave."""
+        table = _table("source", "", "")
+        for one in outcomes:
+            table.add_row(one.source, one.state, one.said)
+            for failure in one.failures:
+                table.add_row("", "", failure)
+        self.console.print(table, markup=False)
 
     def stage(self, report: StageReport) -> None:
         """Show what a stage did."""

@@ -37,6 +37,7 @@ _LOCAL = {"127.0.0.1", "localhost", "::1"}
 _TOO_MANY = {418, 429}
 _FORBIDDEN = 403
 _REFUSED = {401, _FORBIDDEN}
+_NOT_FOUND = 404
 _SERVER_FAULT = 500
 _EXCERPT = 200
 
@@ -91,8 +92,8 @@ class Server:
     def read(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
         """GET a path below `base` and read what came as JSON, its numbers to the digit.
 
-        Raises what `ask` raises, ConfigurationError where the key is refused, and RetriableError
-        for a server's fault that it words as a page.
+        Raises what `ask` raises, ConfigurationError where the key is refused, and FatalError where
+        there is no such server at the address.
         """
         answer = self.ask(path, params)
         if answer.status_code in _REFUSED:
@@ -106,6 +107,12 @@ class Server:
             body = json.loads(answer.text, parse_float=str, parse_int=str, parse_constant=str)
         except ValueError:
             body = None
+        if answer.status_code == _NOT_FOUND and not isinstance(body, dict):
+            msg = (
+                f"{self.what} has nothing at {self.struck(without_password(self.base))} "
+                f"({self.excerpt(answer)}): is {self.setting} its address?"
+            )
+            raise FatalError(msg)
         return Answer(answer.status_code, body, self.excerpt(answer))
 
     def unread(self, answer: Answer) -> RetriableError:
@@ -191,7 +198,10 @@ def download(url: str, path: Path, *, what: str, setting: str) -> str:
 
 
 def _patiently(work: Callable[[], _Result], *, attempts: int) -> _Result:
-    for attempt in stamina.retry_context(on=_worth_another, attempts=attempts, wait_max=5.0):
+    # The attempts are the bound, for a wait that the server names may be longer than any clock's.
+    for attempt in stamina.retry_context(
+        on=_worth_another, attempts=attempts, timeout=None, wait_max=5.0
+    ):
         with attempt:
             return work()
     raise AssertionError  # the last attempt raises

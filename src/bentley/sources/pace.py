@@ -15,6 +15,8 @@ from pathlib import Path
 
 from bentley.domain.errors import RetriableError
 
+_LONGEST_WAIT = 120.0
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -35,9 +37,9 @@ class Pace:
             fcntl.flock(file, fcntl.LOCK_EX)
             now = time.time()
             file.seek(0)
-            # A clock that was set back must not shut the door for ever.
-            latest = now + self.calls * self.seconds
-            taken = sorted(min(at, latest) for at in _read(file.read()) if at > now - self.seconds)
+            # Nobody waits for longer than this: a later time is of a clock that was set back.
+            known = _read(file.read())
+            taken = sorted(at for at in known if now - self.seconds < at <= now + _LONGEST_WAIT)
             free = taken[-self.calls] + self.seconds if len(taken) >= self.calls else now
             wait = max(0.0, free - now)
             if wait > patience:

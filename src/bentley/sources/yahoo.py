@@ -50,6 +50,8 @@ def _result(server: Server, ticker: str, answer: Answer) -> dict[str, Any]:
     error = chart.get("error") or {}
     if answer.status == _UNKNOWN or error.get("code") == "Not Found":
         raise unknown(server, ticker, str(error.get("description") or answer.excerpt))
+    if "Data doesn't exist" in str(error.get("description")):
+        return {}  # nothing was traded in the period
     if error or not chart.get("result"):
         raise server.unread(answer)
     found: dict[str, Any] = chart["result"][0]

@@ -124,7 +124,7 @@ def over_share(
     if not failures or len(failures) <= share * of:
         return None
     said = "; ".join(f"{ticker}: {error}" for ticker, error in failures.items())
-    msg = f"{len(failures)} of {of} tickers failed ({said})"
+    msg = f"{len(failures)} of {of} tickers failed, what the others gave is stored ({said})"
     passing = [error for error in failures.values() if isinstance(error, RetriableError)]
     if len(passing) == len(failures):
         waits = [error.retry_after or 0.0 for error in passing]

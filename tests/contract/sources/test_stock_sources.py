@@ -11,7 +11,12 @@ import pytest
 import yaml
 
 from bentley.domain import sessions, stocks
-from bentley.domain.errors import ConfigurationError, RetriableError, UnknownTickerError
+from bentley.domain.errors import (
+    ConfigurationError,
+    FatalError,
+    RetriableError,
+    UnknownTickerError,
+)
 from bentley.domain.market import STOCK_SOURCES
 from bentley.sources import alpha_vantage, catalog
 from bentley.sources.source import Period
@@ -262,6 +267,21 @@ def test_half_a_body_and_a_server_fault_are_tried_again(market, given, name):
     market.say(name, 200, "[" * 1000, times=1, cut=True)
     market.say(name, 503, "down", times=1)
     assert sifted(pull(given, name)).height == 4
+
+
+@pytest.mark.parametrize("name", STOCK_SOURCES)
+def test_a_page_instead_of_the_server_is_no_unknown_ticker(market, given, name):
+    market.say(name, 404, "<html>nginx</html>")
+    with pytest.raises(FatalError, match=f"is BENTLEY_{name.upper()}_URL its address") as caught:
+        pull(given, name)
+    assert not isinstance(caught.value, UnknownTickerError)
+
+
+def test_a_period_of_yahoo_without_trades(market, given):
+    said = "Data doesn't exist for startDate = 1, endDate = 2"
+    error = {"code": "Bad Request", "description": said}
+    market.say("yahoo", 400, {"chart": {"result": None, "error": error}})
+    assert pull(given, "yahoo").rows.is_empty()
 
 
 def test_a_short_wait_that_the_server_names_is_waited_out(market, given):

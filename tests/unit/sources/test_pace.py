@@ -51,6 +51,5 @@ def test_a_broken_file_counts_as_empty(tmp_path, content):
 
 def test_a_clock_that_was_set_back_does_not_shut_the_door(tmp_path):
     (tmp_path / "it.json").write_text(json.dumps([time.time() + 10**6]))
-    with pytest.raises(RetriableError) as caught:
-        Pace(tmp_path / "it.json", 1, 2.0).take("it", patience=0)
-    assert (caught.value.retry_after or 0) <= 4
+    Pace(tmp_path / "it.json", 1, 60.0).take("it", patience=0)
+    assert len(json.loads((tmp_path / "it.json").read_text())) == 1
