@@ -57,8 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_caller(monkeypatch, tmp_path_factory):
     for name in list(os.environ):
-        if name.startswith("BENTLEY_") or name in {
-            "AIRBYTE_CONNECTION_ID",
+        if name.startswith(("BENTLEY_", "AIRBYTE_")) or name in {
             "KNIME_EXECUTABLE",
             "MLFLOW_TRACKING_URI",
             "TIINGO_API_KEY",

@@ -34,6 +34,7 @@ from bentley.domain.market import STOCK_SOURCES
 
 PUBLIC_EXCHANGE = "https://data-api.binance.vision"
 PUBLIC_ARCHIVE = "https://data.binance.vision"
+AIRBYTE_CLOUD = "https://api.airbyte.com/v1"
 EXCHANGE_ORIGIN = "exchange"
 TIMES = frozenset({"since", "until"})
 _LIMIT = re.compile(r"(?P<name>\w+)=(?P<calls>[1-9][0-9]{0,6})/(?P<seconds>[1-9][0-9]{0,6})")
@@ -111,6 +112,13 @@ class Settings(BaseSettings):
     airbyte_connection_id: str | None = Field(
         default=None, validation_alias="AIRBYTE_CONNECTION_ID"
     )
+    airbyte_api_url: str = Field(default=AIRBYTE_CLOUD, validation_alias="AIRBYTE_API_URL")
+    airbyte_client_id: str | None = Field(default=None, validation_alias="AIRBYTE_CLIENT_ID")
+    airbyte_client_secret: SecretStr | None = Field(
+        default=None, validation_alias="AIRBYTE_CLIENT_SECRET"
+    )
+    airbyte_table: str = Field(default="klines", pattern=r"^[A-Za-z0-9_$]{1,64}$")
+    airbyte_columns: str = ""
     knime_executable: Path | None = Field(default=None, validation_alias="KNIME_EXECUTABLE")
     knime_warehouse_url: SecretStr | None = None
     mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
@@ -219,6 +227,8 @@ class Settings(BaseSettings):
         "knime_warehouse_url",
         "mlflow_database_url",
         "airbyte_connection_id",
+        "airbyte_client_id",
+        "airbyte_client_secret",
         "knime_executable",
         "mlflow_tracking_uri",
         "tiingo_api_key",
@@ -249,6 +259,26 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return value
 
+    @field_validator("airbyte_api_url", mode="after")
+    @classmethod
+    def _airbyte_api(cls, value: str) -> str:
+        value = value.rstrip("/") or AIRBYTE_CLOUD
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.netloc or not parts.path:
+            shown = value.rpartition("@")[2]  # a user and password may stand before it
+            msg = (
+                f"{shown!r} is not the address of Airbyte's API; write it like {AIRBYTE_CLOUD} or, "
+                "of your own server, http://host:8000/api/public/v1"
+            )
+            raise ValueError(msg)
+        return value
+
+    @field_validator("airbyte_columns", mode="after")
+    @classmethod
+    def _our_columns(cls, value: str) -> str:
+        _column_map(value)
+        return value
+
     @field_validator("archive", mode="after")
     @classmethod
     def _folder_or_site(cls, value: str) -> str:
@@ -263,6 +293,19 @@ class Settings(BaseSettings):
     def replayed(self) -> bool:
         """Whether the bars come from a replay that `bentley run` started itself."""
         return self.origin != EXCHANGE_ORIGIN
+
+    @property
+    def synced_by_server(self) -> bool:
+        """Whether an Airbyte server does the syncs.
+
+        Not those of a replay: the server's connection reads the market that it names itself.
+        """
+        return self.airbyte_connection_id is not None and not self.replayed
+
+    @property
+    def landing_columns(self) -> dict[str, str]:
+        """The columns of a bar whose name differs in the landing table, with that name."""
+        return _column_map(self.airbyte_columns)
 
     @property
     def data_home(self) -> Path:
@@ -313,6 +356,25 @@ class Settings(BaseSettings):
     def reports(self) -> Path:
         """Where the master puts its reports."""
         return self.home / "reports"
+
+
+def _column_map(text: str) -> dict[str, str]:
+    """Read "ours=theirs,..."; ValueError for what is written otherwise or no column of a bar."""
+    found: dict[str, str] = {}
+    if not text.strip():
+        return found
+    from bentley.domain.bars import FIELDS  # noqa: PLC0415 - polars, which few settings need
+
+    for pair in filter(None, re.split(r"[,\s]+", text.strip())):
+        ours, sign, theirs = pair.partition("=")
+        if not sign or not theirs:
+            msg = f"{pair!r} is not written like open_time=opened_at"
+            raise ValueError(msg)
+        if ours not in FIELDS:
+            msg = f"{ours!r} is no column of a bar; these are {', '.join(FIELDS)}"
+            raise ValueError(msg)
+        found[ours] = theirs
+    return found
 
 
 def load(**overrides: Any) -> Settings:

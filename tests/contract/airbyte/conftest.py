@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bentley.airbyte.runner import Source
+from contract.airbyte.airbyte_server import AirbyteStandIn
 
 PRELUDE = """
 import json, os, signal, subprocess, sys, time
@@ -56,3 +57,9 @@ def fake(tmp_path: Path) -> Callable[[str], Source]:
         return Source((sys.executable, str(script)))
 
     return make
+
+
+@pytest.fixture
+def airbyte():
+    with AirbyteStandIn() as server:
+        yield server

@@ -40,6 +40,10 @@ def test_the_environment_and_a_file_are_read(monkeypatch):
         ("BENTLEY_SINCE", "1960-01-01", "1960-01-01T00:00:00Z lies before 1970"),
         ("BENTLEY_AIRFLOW_PORT", "99999", "less than or equal to 65535"),
         ("BENTLEY_EXCHANGE_URL", "data.example", "data.example"),
+        ("AIRBYTE_API_URL", "http://me:s3cret@host:8000", "'host:8000' is not the address of"),
+        ("BENTLEY_AIRBYTE_TABLE", "bars; drop", "BENTLEY_AIRBYTE_TABLE"),
+        ("BENTLEY_AIRBYTE_COLUMNS", "open_time", "written like open_time=opened_at"),
+        ("BENTLEY_AIRBYTE_COLUMNS", "opened=open_time", "'opened' is no column of a bar"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value(monkeypatch, name, value, said):
@@ -48,6 +52,7 @@ def test_a_wrong_setting_is_named_with_its_value(monkeypatch, name, value, said)
         load()
     assert name in str(caught.value)
     assert said in str(caught.value)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_replayed_bars_have_a_database_of_their_own():
@@ -60,6 +65,19 @@ def test_replayed_bars_have_a_database_of_their_own():
 
 def test_the_exchange_is_named_without_its_path():
     assert load(exchange_url="https://x.example/api/v3/").exchange_url == "https://x.example"
+
+
+def test_an_airbyte_server_syncs_no_replay():
+    named = {"airbyte_connection_id": "c-1"}
+    assert load(**named).synced_by_server
+    assert not load(**named, origin="replay:x").synced_by_server
+    assert not load().synced_by_server
+
+
+def test_the_landing_tables_columns_are_named_where_they_differ():
+    assert load().landing_columns == {}
+    found = load(airbyte_columns="open_time=opened_at, close=last").landing_columns
+    assert found == {"open_time": "opened_at", "close": "last"}
 
 
 def test_an_empty_exchange_is_unset(monkeypatch):
@@ -85,11 +103,15 @@ def test_a_child_gets_the_same_settings(monkeypatch, since):
         home="elsewhere",
         symbols="BTCUSDT",
         since=since,
-        warehouse_url="mysql+pymysql://u:secret@h/db",
+        warehouse_url="mysql+pymysql://u:s3cret@h/db",
         origin="replay:x",
         knime_executable="/opt/knime",
+        airbyte_connection_id="c-1",
+        airbyte_client_id="me",
+        airbyte_client_secret="s3cret, too",
+        airbyte_columns="close=last",
     )
     for name, value in found.environment().items():
         monkeypatch.setenv(name, value)
     assert load() == found
-    assert "secret" not in repr(found)
+    assert "s3cret" not in repr(found)
