@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -137,13 +138,16 @@ def sync(
     again
         Read everything from --since on once more, for corrections older than a few bars.
     """
+    from bentley.services.signals import terminating_signals  # noqa: PLC0415
     from bentley.stages import ingest  # noqa: PLC0415
 
     settings = selection.settings()
     if again and settings.since is None:
         msg = "--again needs --since: from where on shall everything be read once more?"
         raise ConfigurationError(msg)
-    return _stage(settings, partial(ingest.sync, again=again), as_json=json)
+    # The connector ends with us; a job of an Airbyte server must be cancelled.
+    with terminating_signals() if settings.synced_by_server else nullcontext():
+        return _stage(settings, partial(ingest.sync, again=again), as_json=json)
 
 
 @app.command
@@ -384,8 +388,8 @@ def main() -> None:
         _end(said, "ConfigurationError", EXIT_USAGE)
     except OSError as error:  # a full disk, a folder that may not be written
         _end(f"this machine refused: {error}", "FatalError", EXIT_FAILURE)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as stopped:
+        sys.exit(getattr(stopped, "exit_code", 130))
     sys.exit(code if isinstance(code, int) else EXIT_OK)
 
 

@@ -127,12 +127,13 @@ class AirbyteServer:
         )
         raise RetriableError(msg)
 
-    def job(self, job_id: int) -> Job:
-        """Tell how far a job is, asked once: whoever waits asks again anyway.
+    def job(self, job_id: int, *, patiently: bool = False) -> Job:
+        """Tell how far a job is; asked once, unless `patiently`: whoever waits asks again anyway.
 
         Raises FatalError for a state that is in no version of the contract that is known here.
         """
-        return _job(self._said(self._call("GET", f"/jobs/{job_id}", attempts=1)))
+        attempts = _ATTEMPTS if patiently else 1
+        return _job(self._said(self._call("GET", f"/jobs/{job_id}", attempts=attempts)))
 
     def cancel(self, job_id: int) -> None:
         """Ask for a job's end."""

@@ -54,6 +54,9 @@ BAR_SCHEMA = pl.Schema(
 )
 """Bars that passed every check; times in UTC milliseconds."""
 
+SUPERSEDED = "an earlier version of a key that was repeated"
+"""Why a row is rejected that only came before a better one of its key."""
+
 SYMBOL_LENGTH = 32
 """Characters that the column of a symbol takes."""
 
@@ -72,11 +75,11 @@ class Sifted(NamedTuple):
     rejected: pl.DataFrame
 
 
-def sift(raw: pl.DataFrame, *, now: int) -> Sifted:
+def sift(raw: pl.DataFrame, *, now: int | pl.Series) -> Sifted:
     """Part rows in RAW_SCHEMA into bars and rejects; nothing is rounded and nothing is lost.
 
-    `now` is the exchange's clock in UTC milliseconds, read before the rows were: a bar is
-    closed when its close time lies before it. Of several rows with one key, an equal repeat
+    `now` is the exchange's clock in UTC milliseconds, read before the rows were, or one for each
+    row: a bar is closed when its close time lies before it. Of several rows with one key, an equal repeat
     is dropped, and where they differ all but the last are rejected. Times with more digits
     than milliseconds are cut.
     """
@@ -86,6 +89,7 @@ def sift(raw: pl.DataFrame, *, now: int) -> Sifted:
     legible, unreadable = raw, raw.clear().with_columns(reason=pl.lit(None, pl.String))
     if not sound.all():
         legible = raw.filter(sound)
+        now = now if isinstance(now, int) else now.filter(sound)
         unreadable = raw.filter(~sound).with_columns(reason=pl.coalesce(_text_faults()))
     typed = legible.select(_typed(name) for name in FIELDS).with_columns(
         pl.int_range(pl.len()).alias("_row")
@@ -98,9 +102,7 @@ def sift(raw: pl.DataFrame, *, now: int) -> Sifted:
         misfit = typed.filter(faulty).with_columns(reason=pl.coalesce(said))
     kept = fit.unique(subset=KEY, keep="last", maintain_order=True)
     if kept.height != fit.height:
-        repeated = fit.join(kept, on=FIELDS, how="anti").with_columns(
-            reason=pl.lit("an earlier version of a key that was repeated")
-        )
+        repeated = fit.join(kept, on=FIELDS, how="anti").with_columns(reason=pl.lit(SUPERSEDED))
     else:
         repeated = misfit.clear()
     wrong = pl.concat([misfit, repeated])
@@ -110,7 +112,8 @@ def sift(raw: pl.DataFrame, *, now: int) -> Sifted:
             legible[wrong["_row"]].with_columns(reason=wrong["reason"]),
         ]
     )
-    bars = kept.select(*FIELDS, is_closed=pl.col("close_time") < now)
+    before = now if isinstance(now, int) else now.gather(kept["_row"])
+    bars = kept.select(*FIELDS, is_closed=pl.col("close_time") < before)
     return Sifted(bars, rejected)
 
 

@@ -8,6 +8,7 @@ from importlib import metadata
 
 import httpx
 
+from bentley.airbyte.server import AirbyteServer
 from bentley.domain.addresses import without_password
 from bentley.domain.clock import iso
 from bentley.domain.errors import BentleyError
@@ -75,16 +76,10 @@ def _duration(seconds: float) -> str:
 
 
 def airbyte(settings: Settings) -> Iterator[Finding]:
-    """Check the connector's folder; an Airbyte server is not supported yet."""
+    """Ask the Airbyte server where one is named, else check the connector's folder."""
     if settings.airbyte_connection_id is not None:
-        yield Finding(
-            "airbyte",
-            "server",
-            "problem",
-            "AIRBYTE_CONNECTION_ID is set, and an Airbyte server is not supported yet: "
-            "nothing reads it",
-            "unset AIRBYTE_CONNECTION_ID; the connector's folder is run without a server",
-        )
+        yield _airbyte_server(settings)
+        return
     missing = [name for name in _CONNECTOR_FILES if not (CONNECTOR / name).is_file()]
     if missing:
         detail = f"{CONNECTOR} lacks {', '.join(missing)}"
@@ -98,6 +93,19 @@ def airbyte(settings: Settings) -> Iterator[Finding]:
         yield Finding("airbyte", "connector", "problem", "airbyte-cdk is missing", "run make setup")
         return
     yield Finding("airbyte", "connector", "embedded", f"{CONNECTOR} is run by {kit}")
+
+
+def _airbyte_server(settings: Settings) -> Finding:
+    try:
+        with AirbyteServer.of(settings) as server:
+            server.check()
+    except BentleyError as error:
+        return Finding("airbyte", "server", "problem", str(error))
+    detail = (
+        f"{without_password(settings.airbyte_api_url)} knows the connection "
+        f"{settings.airbyte_connection_id}; its table is {settings.airbyte_table}"
+    )
+    return Finding("airbyte", "server", "ok", detail)
 
 
 def knime(settings: Settings) -> Iterator[Finding]:

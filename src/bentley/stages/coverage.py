@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from bentley.domain import intervals
 from bentley.domain.clock import iso
+from bentley.settings import Settings
+from bentley.sources import exchange
 from bentley.stages.reading import Series
 from bentley.warehouse import bars, gaps
 from bentley.warehouse.warehouse import Warehouse
@@ -42,3 +44,25 @@ def coverage(
                 "freshness_hours": None if closed is None else (end - closed) / _HOUR_MS,
                 "behind": intervals.expected(last + 1, end, interval),
             }
+
+
+def ended(
+    settings: Settings, series: Iterable[Mapping[str, Any]], *, known: Iterable[Mapping[str, str]]
+) -> list[dict[str, str]]:
+    """Report the series that lag because their symbol doesn't trade any more.
+
+    Those that have a `known` failure lag for that reason.
+    """
+    failed = {(failure["symbol"], failure["interval"]) for failure in known}
+    failures = []
+    for one in series:
+        symbol, interval = one["symbol"], one["interval"]
+        if one.get("behind", 0) <= 1 or (symbol, interval) in failed:
+            continue
+        state = exchange.status(settings.exchange_url, symbol)
+        if state != exchange.TRADING:
+            message = (
+                f"{symbol} {interval} is {state} on the exchange: its last bar is of {one['last']}"
+            )
+            failures.append({"symbol": symbol, "interval": interval, "message": message})
+    return failures

@@ -1,6 +1,7 @@
 """The Airbyte stage: the exchange's klines into `binance_ohlcv`, one batch a run.
 
-A run reads each series from a few bars before where the last one ended, so that late
+With an Airbyte server its job does the reading (`airbyte_job`). Else the connector is run here:
+a run reads each series from a few bars before where the last one ended, so that late
 corrections are seen, and the head before what is stored where an earlier start is asked for.
 Every chunk of rows is one transaction with its counts, its gaps and the states it covers.
 """
@@ -21,16 +22,14 @@ from bentley.domain import bars as domain_bars
 from bentley.domain.clock import iso
 from bentley.domain.errors import ConfigurationError
 from bentley.settings import Settings
-from bentley.sources import exchange
-from bentley.stages import positions
-from bentley.stages.coverage import coverage
-from bentley.stages.intake import Intake, close, close_dead
+from bentley.stages import airbyte_job, positions
+from bentley.stages.coverage import coverage, ended
+from bentley.stages.intake import Intake, clock, close, close_dead
 from bentley.stages.layout import CONNECTOR
 from bentley.stages.reading import Mark, Reading, Series, plan
 from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import bars, ledger
 from bentley.warehouse.ledger import INGEST
-from bentley.warehouse.schema import batches
 from bentley.warehouse.warehouse import Warehouse
 
 ENGINE = "airbyte-cdk"
@@ -55,16 +54,15 @@ def sync(
 ) -> StageReport:
     """Bring what is new, and what was corrected, into the warehouse.
 
-    With `again`, everything from the settings' `since` on is read once more.
+    An Airbyte server does it where one is configured. With `again`, everything from the settings'
+    `since` on is read once more.
     Raises RetriableError when the exchange or the database can't be reached, DataError when
     too many rows are bad, ConfigurationError when no symbol is known to the exchange.
     """
-    if settings.airbyte_connection_id is not None:
-        msg = (
-            "AIRBYTE_CONNECTION_ID is set, but this version can't sync through an Airbyte server "
-            "yet: unset it to run the same connector embedded"
+    if settings.synced_by_server:
+        return airbyte_job.sync(
+            settings, pipeline_runs=pipeline_runs, dag_run=dag_run, again=again, progress=progress
         )
-        raise ConfigurationError(msg)
     with (
         Warehouse.open(settings) as warehouse,
         warehouse.alone(INGEST, wait_seconds=_LOCK_SECONDS),
@@ -76,12 +74,12 @@ def sync(
             )
         try:
             # Inside the batch: an exchange out of reach must be seen in the ledger, too.
-            now = _clock(settings, warehouse, batch_id)
+            now = clock(settings, warehouse, batch_id)
             run = _Run(settings, warehouse, batch_id, now=now, again=again, progress=progress)
             run.read_all()
             end = min(now, settings.until or now)
             series = tuple(coverage(warehouse, run.wanted, end=end))
-            run.name_the_ended(series)
+            run.failures += ended(settings, series, known=run.failures)
         except BaseException as error:
             close(warehouse, batch_id, error=f"{type(error).__name__}: {error}")
             raise
@@ -99,18 +97,6 @@ def sync(
             series=series,
             failures=tuple(failures),
         )
-
-
-def _clock(settings: Settings, warehouse: Warehouse, batch_id: int) -> int:
-    """Ask the exchange for its time, and mark the batch with it."""
-    now = exchange.server_time(settings.exchange_url)
-    with warehouse.writing() as connection:
-        row = batches.update().where(batches.c.id == batch_id)
-        connection.execute(row.values(exchange_time=now))
-    if settings.since is not None and settings.since >= now:
-        msg = f"BENTLEY_SINCE {iso(settings.since)} lies ahead of the exchange's clock {iso(now)}"
-        raise ConfigurationError(msg)
-    return now
 
 
 class _Run:
@@ -243,21 +229,6 @@ class _Run:
             else:  # the state that the source was given, back from a series without a bar
                 continue
             positions.save(connection, series, mark, batch_id=self.batch_id)
-
-    def name_the_ended(self, series: Iterable[Mapping[str, Any]]) -> None:
-        """Report the series that lag because their symbol doesn't trade any more."""
-        for one in series:
-            symbol, interval = one["symbol"], one["interval"]
-            if one.get("behind", 0) <= 1 or (symbol, interval) in self._failed():
-                continue
-            state = exchange.status(self.settings.exchange_url, symbol)
-            if state != exchange.TRADING:
-                message = (
-                    f"{symbol} {interval} is {state} on the exchange: its last bar is of "
-                    f"{one['last']}"
-                )
-                failure = {"symbol": symbol, "interval": interval, "message": message}
-                self.failures.append(failure)
 
 
 def _hole(series: Series, reading: Reading, known: Mark) -> dict[str, str]:

@@ -11,9 +11,13 @@ from sqlalchemy.engine import Connection
 
 from bentley.domain import bars as domain_bars
 from bentley.domain.bars import Checksum, Sifted
-from bentley.domain.errors import DataError, FatalError
+from bentley.domain.clock import iso
+from bentley.domain.errors import ConfigurationError, DataError, FatalError
+from bentley.settings import Settings
+from bentley.sources import exchange
 from bentley.warehouse import bars, gaps, ledger, quarantine
 from bentley.warehouse.ledger import INGEST
+from bentley.warehouse.schema import batches
 from bentley.warehouse.warehouse import Warehouse
 
 _log = structlog.get_logger(__name__)
@@ -88,6 +92,21 @@ class Intake:
         It is asked for at an end that the data sets: chunks are cut where it suits a source.
         """
         return quarantine.excess(self.rejected, self.read, self.max_share, first=self._first_reason)
+
+
+def clock(settings: Settings, warehouse: Warehouse, batch_id: int) -> int:
+    """Ask the exchange for its time, and mark the batch with it.
+
+    Raises ConfigurationError where the settings' `since` lies ahead of it.
+    """
+    now = exchange.server_time(settings.exchange_url)
+    with warehouse.writing() as connection:
+        row = batches.update().where(batches.c.id == batch_id)
+        connection.execute(row.values(exchange_time=now))
+    if settings.since is not None and settings.since >= now:
+        msg = f"BENTLEY_SINCE {iso(settings.since)} lies ahead of the exchange's clock {iso(now)}"
+        raise ConfigurationError(msg)
+    return now
 
 
 def close_dead(warehouse: Warehouse) -> None:

@@ -78,6 +78,8 @@ def connect(address: str) -> Engine:
         connect_args={
             "local_infile": True,
             "connect_timeout": 10,
+            # our own times are numbers; a TIMESTAMP that others wrote is read in UTC
+            "init_command": "SET time_zone = '+00:00'",
             # a server that went silent must not hold a thread for ever
             "read_timeout": _SILENT_SECONDS,
             "write_timeout": _SILENT_SECONDS,

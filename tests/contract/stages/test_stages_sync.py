@@ -11,7 +11,7 @@ from bentley.services.exchange.market import CELLS
 from bentley.services.exchange.recorded import RecordedMarket
 from bentley.services.exchange.server import ExchangeServer
 from bentley.sources.exchange import server_time
-from bentley.stages import ingest
+from bentley.stages import ingest, intake
 from bentley.stages.follow import follow
 from bentley.stages.ingest import LOOKBACK_BARS, sync
 from bentley.stages.pending import announcement, overdue
@@ -287,7 +287,7 @@ def test_an_until_ahead_of_the_clock_reads_no_bar_that_opens_during_the_read(
         exchange.advance(10 * HOUR)
         return now
 
-    monkeypatch.setattr(ingest.exchange, "server_time", asked)
+    monkeypatch.setattr(intake.exchange, "server_time", asked)
     sync(configured(until=started + DAY))
     assert max(opens(warehouse)) == started // HOUR * HOUR
 

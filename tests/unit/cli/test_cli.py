@@ -131,10 +131,10 @@ def test_a_port_that_is_none_is_not_said_to_be_taken(bentley, tmp_path):
     assert "99999 is no port" in done.stderr
 
 
-def test_an_airbyte_server_is_not_pretended(bentley):
+def test_an_airbyte_server_without_its_credentials_is_a_wrong_configuration(bentley):
     done = bentley("sync", AIRBYTE_CONNECTION_ID="some-connection")
     assert done.returncode == 2
-    assert "AIRBYTE_CONNECTION_ID" in done.stderr
+    assert "AIRBYTE_CLIENT_ID and AIRBYTE_CLIENT_SECRET must be set" in done.stderr
 
 
 def test_nothing_to_process_is_one_json_document(bentley):

@@ -22,6 +22,7 @@ from bentley.services.findings import Finding, healthy, tools
 from bentley.warehouse.migrate import HEAD
 from bentley.warehouse.schema import binance_ohlcv
 from bentley.warehouse.warehouse import Warehouse
+from contract.airbyte.airbyte_server import CLIENT, CONNECTION, SECRET, AirbyteStandIn
 from support import free_port
 
 NOW = 1_800_000_000_000
@@ -383,11 +384,21 @@ def test_the_replay_of_a_run_that_is_up_is_embedded(tmp_path):
     assert not [one for one in doctor.examine(settings) if one.name == "replay"]
 
 
-def test_an_airbyte_server_is_said_not_to_be_supported_yet(tmp_path):
-    found = doctor.examine(load(tmp_path, airbyte_connection_id="abc"))
-    server = of(found, "airbyte", "server")
-    assert server.state == "problem"
-    assert "not supported yet" in server.detail
+def test_an_airbyte_server_is_asked(tmp_path):
+    with AirbyteStandIn() as stand_in:
+        given = load(
+            tmp_path,
+            airbyte_connection_id=CONNECTION,
+            airbyte_api_url=stand_in.url,
+            airbyte_client_id=CLIENT,
+            airbyte_client_secret=SECRET,
+        )
+        server = of(doctor_tools.airbyte(given), "airbyte", "server")
+        assert (server.state, CONNECTION in server.detail) == ("ok", True)
+        assert tools([server])["real"] == ["airbyte"]
+        wrong = given.model_copy(update={"airbyte_client_secret": None})
+        server = of(doctor_tools.airbyte(wrong), "airbyte", "server")
+        assert (server.state, "AIRBYTE_CLIENT_SECRET" in server.detail) == ("problem", True)
 
 
 def test_a_connector_without_its_manifest_is_a_problem(tmp_path, monkeypatch):

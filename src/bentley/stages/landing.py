@@ -1,0 +1,277 @@
+"""What an Airbyte server wrote to its landing table, folded into `binance_ohlcv`.
+
+The rows pass the same checks as those of the embedded connector. A destination may keep every
+version of a row (append) or the last (deduped): they are read in the order of their extraction,
+so the last one counts either way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.engine import Connection
+
+from bentley.domain import bars as domain_bars
+from bentley.domain.bars import DECIMALS, FIELDS, RAW_SCHEMA, SUPERSEDED, Sifted
+from bentley.domain.clock import parse_time
+from bentley.domain.errors import ConfigurationError
+from bentley.settings import Settings
+from bentley.stages.coverage import coverage, ended
+from bentley.stages.intake import Intake, clock, close, close_dead
+from bentley.stages.report import StageReport, of_batch
+from bentley.warehouse import ledger, states
+from bentley.warehouse.ledger import INGEST
+from bentley.warehouse.schema import metadata
+from bentley.warehouse.warehouse import Warehouse
+
+ENGINE = "airbyte-server"
+EXTRACTED_AT = "_airbyte_extracted_at"
+CLOCKS_APART_MS = 10_000
+"""So far the clock that Airbyte stamps rows with may run ahead of the exchange's."""
+
+_LOCK_SECONDS = 900.0
+_CHUNK_ROWS = 20_000
+
+_log = structlog.get_logger(__name__)
+
+
+def fold(
+    settings: Settings,
+    *,
+    job_id: int | None = None,
+    pipeline_runs: Iterable[str] = (),
+    dag_run: str | None = None,
+    again: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> StageReport:
+    """Take in what the landing table holds of the wanted series and was not folded in before.
+
+    `job_id` is the job that brought it, for the record; with `again` the table is read whole.
+    Raises ConfigurationError that names a table, a column or all series that are missing,
+    DataError when too many rows are bad, RetriableError for a database or exchange out of reach.
+    """
+    with (
+        Warehouse.open(settings) as warehouse,
+        warehouse.alone(INGEST, wait_seconds=_LOCK_SECONDS),
+    ):
+        close_dead(warehouse)
+        with warehouse.writing() as connection:
+            batch_id = ledger.begin(
+                connection, INGEST, engine=ENGINE, pipeline_runs=pipeline_runs, dag_run=dag_run
+            )
+        try:
+            now = clock(settings, warehouse, batch_id)
+            run = _Run(settings, warehouse, batch_id, now=now, progress=progress)
+            run.read(again=again)
+            wanted = [(one, other) for one in settings.symbols for other in settings.intervals]
+            end = min(now, settings.until or now)
+            series = tuple(coverage(warehouse, wanted, end=end))
+            failures = _missing(settings, series)
+            failures += ended(settings, series, known=failures)
+        except BaseException as error:
+            close(warehouse, batch_id, error=f"{type(error).__name__}: {error}")
+            raise
+        ages = [one["freshness_hours"] for one in series if one.get("freshness_hours") is not None]
+        details = {
+            "failures": failures,
+            "freshness_hours": max(ages, default=None),
+            "until": settings.until,
+            "job": job_id,
+        }
+        batch = close(warehouse, batch_id, details=details)
+        return of_batch(batch, origin=settings.origin, series=series, failures=tuple(failures))
+
+
+def _missing(settings: Settings, series: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
+    """Name the series that nothing is stored of; ConfigurationError where that is all of them."""
+    series = list(series)
+    failures = [
+        {
+            "symbol": one["symbol"],
+            "interval": one["interval"],
+            "message": f"{one['symbol']} {one['interval']}: {settings.airbyte_table} has brought "
+            "no bar of it; is it in the configuration of the connection's source?",
+        }
+        for one in series
+        if not one["rows"]
+    ]
+    if len(failures) == len(series):
+        raise ConfigurationError("; ".join(failure["message"] for failure in failures))
+    return failures
+
+
+class _Run:
+    """One reading of the table."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        warehouse: Warehouse,
+        batch_id: int,
+        *,
+        now: int,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self.settings = settings
+        self.warehouse = warehouse
+        self.now = now
+        self.progress = progress
+        self.intake = Intake(
+            warehouse, batch_id, source=ENGINE, max_share=settings.max_rejected_share
+        )
+        self.columns = {name: settings.landing_columns.get(name, name) for name in FIELDS}
+
+    def read(self, *, again: bool) -> None:
+        """Store what is new, then keep how far that was.
+
+        A job's rows are all there at its end, which every fold waits for; those of another that
+        is at work meanwhile may come in any order. So a fold begins where the last one but one
+        ended: by the end of the last, all rows from before that were there.
+        """
+        with self.warehouse.reading() as connection:
+            _check(connection, self.settings.airbyte_table, self.columns)
+            known = states.load(connection, ENGINE, self._position)
+            since = None if known is None or again else known["before"]
+            if since is not None and not self._any(connection, since):
+                _log.warning("the landing table was made anew: it is read whole", since=since)
+                since = None
+        last = None if known is None else known["last"]
+        with closing(self._rows(since)) as chunks:
+            for rows in chunks:
+                self._store(rows)
+                last = rows[-1][-1]
+        if spoiled := self.intake.spoiled():
+            raise spoiled
+        if last is not None:
+            state = {"before": None if known is None else known["last"], "last": last}
+            with self.warehouse.writing() as connection:
+                batch_id = self.intake.batch_id
+                states.save(connection, ENGINE, self._position, state, batch_id=batch_id)
+
+    @property
+    def _position(self) -> str:
+        """The name of the position: another selection begins anew, since it missed other rows."""
+        given = self.settings
+        of = (
+            given.airbyte_connection_id,
+            self.columns,
+            sorted(given.symbols),
+            sorted(given.intervals),
+            given.since,
+            given.until,
+        )
+        digest = hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
+        return f"{given.airbyte_table}/{digest}"
+
+    def _any(self, connection: Connection, since: str) -> bool:
+        query = sa.select(sa.literal(1)).select_from(sa.table(self.settings.airbyte_table))
+        return connection.scalar(query.where(sa.column(EXTRACTED_AT) >= since).limit(1)) is not None
+
+    def _rows(self, since: str | None) -> Generator[list[tuple[Any, ...]], None, None]:
+        """Read pieces of the table, every cell as the text that the database makes of it.
+
+        One query to its end and not page by page: no index holds the order of the pages, so the
+        server would sort what is left for each of them.
+        """
+        cells = [sa.cast(sa.column(theirs), sa.String) for theirs in self.columns.values()]
+        extracted: sa.ColumnClause[Any] = sa.column(EXTRACTED_AT)
+        query = (
+            sa.select(*cells, sa.cast(extracted, sa.String))
+            .select_from(sa.table(self.settings.airbyte_table))
+            .order_by(extracted)
+        )
+        if since is not None:
+            query = query.where(extracted >= since)
+        streamed = {"stream_results": True, "max_row_buffer": _CHUNK_ROWS}
+        with (
+            self.warehouse.reading() as connection,
+            connection.execute(query, execution_options=streamed) as result,
+        ):
+            for rows in result.partitions(_CHUNK_ROWS):
+                yield [tuple(row) for row in rows]
+
+    def _store(self, rows: list[tuple[Any, ...]]) -> None:
+        raw = pl.DataFrame(rows, schema={**RAW_SCHEMA, EXTRACTED_AT: pl.String}, orient="row")
+        # A JSON column gives its text in quotes.
+        raw = raw.with_columns(pl.col(*FIELDS).str.replace('^"(.*)"$', "$1"))
+        wanted = [
+            pl.col(name).is_in(list(values)) | pl.col(name).is_null()
+            for name, values in (
+                ("symbol", self.settings.symbols),
+                ("interval", self.settings.intervals),
+            )
+        ]
+        raw = raw.filter(*wanted)
+        sifted = domain_bars.sift(raw, now=self._clocks(raw[EXTRACTED_AT]))
+        sifted, read = self._within(_without_superseded(sifted), raw.height)
+        self.intake.store(sifted, read=read)
+        if self.progress is not None:
+            self.progress(self.intake.read)
+
+    def _clocks(self, extracted: pl.Series) -> pl.Series:
+        """The exchange's clock as each row may at most know it: that of its extraction.
+
+        A row that was extracted long ago, of a bar that was forming then, is no closed bar now.
+        """
+        times = [min(self.now, _time(text) - CLOCKS_APART_MS) for text in extracted]
+        return pl.Series(times, dtype=pl.Int64)
+
+    def _within(self, sifted: Sifted, read: int) -> tuple[Sifted, int]:
+        """Leave out the bars before `since` and from `until` on."""
+        since, until = self.settings.since or 0, self.settings.until
+        kept = sifted.bars.filter(pl.col("open_time") >= since)
+        if until is not None:
+            kept = kept.filter(pl.col("open_time") < until)
+        return sifted._replace(bars=kept), read - (sifted.bars.height - kept.height)
+
+
+def _without_superseded(sifted: Sifted) -> Sifted:
+    """Forget earlier versions: a table that is appended to holds them, and they are no fault."""
+    rejected = sifted.rejected
+    return sifted._replace(rejected=rejected.filter(pl.col("reason") != SUPERSEDED))
+
+
+def _time(text: str | None) -> int:
+    try:
+        return parse_time(text or "")
+    except ConfigurationError:
+        msg = f"{EXTRACTED_AT} holds {text!r}, which is no time: is the table Airbyte's own?"
+        raise ConfigurationError(msg) from None
+
+
+def _check(connection: Connection, table: str, columns: dict[str, str]) -> None:
+    """Raise ConfigurationError that says what is missing of the table, and what is there."""
+    inspector = sa.inspect(connection)
+    if not inspector.has_table(table):
+        others = sorted(set(inspector.get_table_names()) - {*metadata.tables, "alembic_version"})
+        msg = (
+            f"the table {table} (BENTLEY_AIRBYTE_TABLE) is not in the warehouse's database; beside "
+            f"Bentley's own there is {', '.join(others) or 'none'}. The connection's destination "
+            "must write to that database"
+        )
+        raise ConfigurationError(msg)
+    types = {column["name"]: column["type"] for column in inspector.get_columns(table)}
+    missing = [name for name in (*columns.values(), EXTRACTED_AT) if name not in types]
+    if missing:
+        msg = (
+            f"the table {table} lacks {', '.join(missing)}; it has {', '.join(types)}. Map a column "
+            "of another name in BENTLEY_AIRBYTE_COLUMNS, and let the destination write typed tables"
+        )
+        raise ConfigurationError(msg)
+    inexact: tuple[type[Any], ...] = (sa.Float,)
+    if connection.dialect.name == "sqlite":  # it makes floats of what is declared so, too
+        inexact = (sa.Float, sa.Numeric, sa.JSON)
+    rounded = [columns[name] for name in DECIMALS if isinstance(types[columns[name]], inexact)]
+    if rounded:
+        msg = (
+            f"the table {table} keeps {', '.join(rounded)} as floats, which have lost digits "
+            "already: let the source's schema say text for them, as the connector's own does"
+        )
+        raise ConfigurationError(msg)
