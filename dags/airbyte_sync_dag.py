@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from airflow.sdk import Param, dag, task
+from airflow.sdk import Param, dag
 from assets import BINANCE_OHLCV
-from bentley_tasks import (
-    BACKFILL_PARAMS,
-    PATIENT,
-    announcer,
-    from_its_next_tick,
-    history_wanted,
-    note_report,
-    pipeline_runs,
-    run_link,
-)
+from bentley_operators import SyncBars
+from bentley_tasks import BACKFILL_PARAMS, PATIENT, announcer, from_its_next_tick
 
 
 @dag(
@@ -33,22 +23,7 @@ from bentley_tasks import (
 )
 def airbyte_sync_dag() -> None:
     """Sync, then announce what is new."""
-
-    @task
-    def sync(*, dag_run: Any = None, params: Any = None) -> dict[str, Any]:
-        from bentley import settings  # noqa: PLC0415
-
-        history = history_wanted(params)
-        given = settings.load(**history)
-        if history:
-            from bentley.stages.backfill import backfill as run  # noqa: PLC0415
-        else:
-            from bentley.stages.ingest import sync as run  # noqa: PLC0415
-        report = run(given, pipeline_runs=pipeline_runs(dag_run), dag_run=run_link(dag_run))
-        note_report(given, dag_run, report)
-        return report.to_dict()
-
-    sync() >> announcer(BINANCE_OHLCV, "process")()
+    SyncBars(task_id="sync") >> announcer(BINANCE_OHLCV, "process")()
 
 
 from_its_next_tick(airbyte_sync_dag())

@@ -1,15 +1,82 @@
-"""Operators that wait in the triggerer: for the processed data, and for a whole chain."""
+"""Operators that wait in the triggerer: for an Airbyte server, processed data, a whole chain."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
-from bentley_tasks import FAILURE, note_report, run_link
-from bentley_triggers import CaughtUpTrigger, ChainTrigger
+from bentley_tasks import FAILURE, history_wanted, note_report, pipeline_runs, run_link
+from bentley_triggers import AirbyteJobTrigger, CaughtUpTrigger, ChainTrigger
+
+
+class SyncBars(BaseOperator):
+    """Brings new bars: by the connector, by an Airbyte server's job, or history where it is asked for.
+
+    A server's job is waited for in the triggerer.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._started: Any = None
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Sync or load at once, or start a server's job and hand over to the triggerer."""
+        from bentley import settings  # noqa: PLC0415 - not needed to parse a DAG
+
+        history = history_wanted(context["params"])
+        given = settings.load(**history)
+        if history:
+            from bentley.stages.backfill import backfill as run  # noqa: PLC0415
+        elif given.synced_by_server:
+            self._start_and_wait(given, context)
+        else:
+            from bentley.stages.ingest import sync as run  # noqa: PLC0415
+        return self._noted(given, context, run(given, **_of(context)))
+
+    def fold(self, context: Any, event: Any = None, *, job_id: int, own: bool) -> dict[str, Any]:
+        """Take in what the job brought, or cancel it where its time is over; the server tells."""
+        from bentley import settings  # noqa: PLC0415
+        from bentley.airbyte.server import Job  # noqa: PLC0415
+        from bentley.stages import airbyte_job  # noqa: PLC0415
+
+        given = settings.load()
+        job = Job(job_id, str(event), own=own)
+        return self._noted(given, context, airbyte_job.finish(given, job, **_of(context)))
+
+    def on_kill(self) -> None:
+        """Cancel the job whose wait has not been handed over yet."""
+        from bentley import settings  # noqa: PLC0415
+        from bentley.stages import airbyte_job  # noqa: PLC0415
+
+        if self._started is not None:
+            airbyte_job.cancel(settings.load(), self._started)
+
+    def _start_and_wait(self, given: Any, context: Any) -> None:
+        from bentley.stages import airbyte_job  # noqa: PLC0415
+
+        job = self._started = airbyte_job.start(given, **_of(context))
+        deadline = time.time() + given.stage_timeout_minutes * 60
+        self.defer(
+            trigger=AirbyteJobTrigger(job.id, own=job.own, deadline=deadline),
+            method_name="fold",
+            kwargs={"job_id": job.id, "own": job.own},
+        )
+
+    @staticmethod
+    def _noted(given: Any, context: Any, report: Any) -> dict[str, Any]:
+        note_report(given, context["dag_run"], report)
+        found: dict[str, Any] = report.to_dict()
+        return found
+
+
+def _of(context: Any) -> dict[str, Any]:
+    """Say whose a batch is: the pipeline runs that wait for it, and the run that makes it."""
+    dag_run = context["dag_run"]
+    return {"pipeline_runs": pipeline_runs(dag_run), "dag_run": run_link(dag_run)}
 
 
 class LogToMlflow(BaseOperator):

@@ -1,6 +1,6 @@
-"""What waits in the triggerer: for consumers left behind, for stages to catch up, for a chain.
+"""What waits in the triggerer: for consumers left behind, stages to catch up, a chain, a job.
 
-All three ask the ledger, in a thread of their own, and never hold a worker.
+They ask the ledger, or an Airbyte server, in a thread of their own, and never hold a worker.
 """
 
 from __future__ import annotations
@@ -171,3 +171,73 @@ class ChainTrigger(BaseTrigger):
                 yield TriggerEvent("stalled")
                 return
             await asyncio.sleep(self.every)
+
+
+class AirbyteJobTrigger(BaseTrigger):
+    """Ends when a job of an Airbyte server has ended, or can't be followed any more, or is late.
+
+    Airflow ends a trigger that has a timeout without a word to anyone, so the deadline is the
+    trigger's own, in seconds since the epoch: the task that is woken cancels the job. `own` says
+    whether the job is ours to cancel. The credentials are read from the settings, where it runs.
+    """
+
+    def __init__(self, job_id: int, *, own: bool, deadline: float, every: float = 5.0) -> None:
+        super().__init__()
+        self.job_id = job_id
+        self.own = own
+        self.deadline = deadline
+        self.every = every
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Name the class and its arguments for the triggerer."""
+        arguments = {
+            "job_id": self.job_id,
+            "own": self.own,
+            "deadline": self.deadline,
+            "every": self.every,
+        }
+        return "bentley_triggers.AirbyteJobTrigger", arguments
+
+    @staticmethod
+    def _server() -> Any:
+        from bentley import settings  # noqa: PLC0415
+        from bentley.airbyte.server import AirbyteServer  # noqa: PLC0415
+
+        return AirbyteServer.of(settings.load())
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look every few seconds; the task that is woken says what the job's end means."""
+        from bentley.domain.errors import BentleyError  # noqa: PLC0415
+        from bentley.stages.airbyte_job import look  # noqa: PLC0415
+
+        try:
+            server = await asyncio.to_thread(self._server)
+        except BentleyError as error:
+            _log.warning("Airbyte's job can't be followed", job=self.job_id, error=str(error))
+            yield TriggerEvent("over")
+            return
+        with server:
+            while True:
+                pause = await asyncio.to_thread(look, server, self.job_id, every=self.every)
+                if pause is None:
+                    break
+                left = self.deadline - time.time()
+                if left <= 0:
+                    yield TriggerEvent("late")
+                    return
+                await asyncio.sleep(min(pause, left))
+        yield TriggerEvent("over")
+
+    async def on_kill(self) -> None:
+        """Cancel the job: somebody has cleared the task, or marked it as failed or done.
+
+        Airflow doesn't call this where the triggerer itself ends: the next one follows the job on.
+        """
+        await asyncio.to_thread(self._cancel)
+
+    def _cancel(self) -> None:
+        from bentley import settings  # noqa: PLC0415
+        from bentley.airbyte.server import Job  # noqa: PLC0415
+        from bentley.stages.airbyte_job import cancel  # noqa: PLC0415
+
+        cancel(settings.load(), Job(self.job_id, "", own=self.own))

@@ -271,6 +271,9 @@ class Settings(BaseSettings):
                 "of your own server, http://host:8000/api/public/v1"
             )
             raise ValueError(msg)
+        if "@" in parts.netloc:  # it would take the place of the token
+            msg = f"{parts.hostname!r} stands after a user: AIRBYTE_CLIENT_ID and its secret log in"
+            raise ValueError(msg)
         return value
 
     @field_validator("airbyte_columns", mode="after")

@@ -66,7 +66,11 @@ def start(
 
 
 def look(
-    server: AirbyteServer, job_id: int, *, seen: Callable[[Job], None] | None = None
+    server: AirbyteServer,
+    job_id: int,
+    *,
+    every: float = LOOK_SECONDS,
+    seen: Callable[[Job], None] | None = None,
 ) -> float | None:
     """Look at a job once: seconds to wait before the next look, None where `finish` has its turn.
 
@@ -76,12 +80,12 @@ def look(
         job = server.job(job_id)
     except RetriableError as error:
         _log.warning("Airbyte does not say how its job is", job=job_id, error=str(error))
-        return max(LOOK_SECONDS, error.retry_after or 0.0)
+        return max(every, error.retry_after or 0.0)
     except BentleyError:
         return None
     if seen is not None:
         seen(job)
-    return None if job.ended else LOOK_SECONDS
+    return None if job.ended else every
 
 
 def cancel(settings: Settings, job: Job) -> None:
@@ -162,7 +166,7 @@ def _wait(settings: Settings, job: Job, progress: Callable[[int], None] | None) 
 
     try:
         with AirbyteServer.of(settings) as server:
-            while (pause := look(server, job.id, seen=seen)) is not None:
+            while (pause := look(server, job.id, every=LOOK_SECONDS, seen=seen)) is not None:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return

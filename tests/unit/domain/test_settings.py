@@ -41,6 +41,7 @@ def test_the_environment_and_a_file_are_read(monkeypatch):
         ("BENTLEY_AIRFLOW_PORT", "99999", "less than or equal to 65535"),
         ("BENTLEY_EXCHANGE_URL", "data.example", "data.example"),
         ("AIRBYTE_API_URL", "http://me:s3cret@host:8000", "'host:8000' is not the address of"),
+        ("AIRBYTE_API_URL", "http://me:s3cret@host:8000/api/public/v1", "AIRBYTE_CLIENT_ID"),
         ("BENTLEY_AIRBYTE_TABLE", "bars; drop", "BENTLEY_AIRBYTE_TABLE"),
         ("BENTLEY_AIRBYTE_COLUMNS", "open_time", "written like open_time=opened_at"),
         ("BENTLEY_AIRBYTE_COLUMNS", "opened=open_time", "'opened' is no column of a bar"),
