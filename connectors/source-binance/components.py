@@ -1,7 +1,5 @@
 """What low-code can't say about Binance: its arrays of arrays, its errors, its waits."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -8,9 +8,11 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from hashlib import md5
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bentley.airbyte import protocol, runner
 from bentley.airbyte.failures import SourceConfigurationError, SourceRetriableError
@@ -255,8 +257,33 @@ def test_a_wrong_configuration_is_refused_by_its_specification(exchange):
         runner.check(SOURCE, config(exchange, intervals=["1M"]))
 
 
-def test_the_kits_own_command_runs_the_folder(exchange, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(config(exchange, end_time=START + 9 * HOUR)))
+def imported():
+    """What Airbyte adds to the configuration of a connector that was imported into its Builder."""
+    code = (FOLDER / "components.py").read_text(encoding="utf-8")
+    return {
+        "__injected_declarative_manifest": yaml.safe_load((FOLDER / "manifest.yaml").read_text()),
+        "__injected_components_py": code,
+        "__injected_components_py_checksums": {"md5": md5(code.encode()).hexdigest()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "files"),
+    [
+        (
+            dict,
+            (
+                *("--manifest-path", FOLDER / "manifest.yaml"),
+                *("--components-path", FOLDER / "components.py"),
+            ),
+        ),
+        (imported, ()),
+    ],
+    ids=["folder", "imported"],
+)
+def test_the_kits_own_command_runs_it(exchange, tmp_path, more, files):
+    given = config(exchange, end_time=START + 9 * HOUR, **more())
+    (tmp_path / "config.json").write_text(json.dumps(given))
     configured, _ = protocol.configured_catalog(CATALOG, ["klines"])
     (tmp_path / "catalog.json").write_text(json.dumps(configured))
 
@@ -265,8 +292,7 @@ def test_the_kits_own_command_runs_the_folder(exchange, tmp_path):
             [
                 Path(sys.executable).parent / "source-declarative-manifest",
                 *arguments,
-                *("--manifest-path", FOLDER / "manifest.yaml"),
-                *("--components-path", FOLDER / "components.py"),
+                *files,
             ],
             cwd=tmp_path,
             env={**os.environ, "AIRBYTE_ENABLE_UNSAFE_CODE": "true"},
