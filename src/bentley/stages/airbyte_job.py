@@ -25,6 +25,9 @@ from bentley.warehouse.warehouse import Warehouse
 LOOK_SECONDS = 5.0
 
 _LOCK_SECONDS = 60.0
+_ROOM_SECONDS = 1.0
+"""After another's job was cancelled, there is room for ours: it may be that of a cleared task."""
+
 _SKEW_MS = landing.CLOCKS_APART_MS // 2
 """A clock that is found ahead by more is refused; the rest is for what the look itself takes."""
 
@@ -193,7 +196,9 @@ def _require_success(settings: Settings, job: Job) -> None:
             raise RetriableError(msg)
         if found.status == CANCELLED:
             msg = f"Airbyte's job {job.id} was cancelled in Airbyte"
-            raise FatalError(msg) if job.own else RetriableError(msg)
+            if job.own:
+                raise FatalError(msg)
+            raise RetriableError(msg, retry_after=_ROOM_SECONDS)
         _check_clock(settings, server.clock)
 
 

@@ -16,10 +16,10 @@ class Destination:
         with Warehouse.open(settings) as warehouse:
             make(warehouse)
 
-    def fill(self) -> None:
-        """Write every wanted bar from `since` on, the forming one too, as of the exchange's now."""
+    def rows(self) -> list[dict[str, str]]:
+        """Every wanted bar from `since` on, the forming one too, as of the exchange's now."""
         now = self.exchange.now
-        rows = [
+        return [
             dict(zip(FIELDS, map(str, (symbol, interval, *row)), strict=False))
             for symbol in self.settings.symbols
             for interval in self.settings.intervals
@@ -27,5 +27,8 @@ class Destination:
                 symbol, interval, self.settings.since, now, 100_000, now
             )
         ]
+
+    def fill(self) -> None:
+        """Write them, extracted now."""
         with Warehouse.open(self.settings) as warehouse:
-            land(warehouse, rows, at=now)
+            land(warehouse, self.rows(), at=self.exchange.now)
