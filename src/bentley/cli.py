@@ -30,6 +30,7 @@ app = App(
     name="bentley",
     version=__version__,
     help="A market-data and trading pipeline that is real at every stage.",
+    suppress_keyboard_interrupt=False,  # `main` tells Ctrl-C from SIGTERM
 )
 knime = App(name="knime", help="Run KNIME workflows without KNIME, or see what that would lack.")
 app.command(knime)

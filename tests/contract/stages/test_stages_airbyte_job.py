@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 import stamina
 import structlog
@@ -163,6 +169,26 @@ def test_an_interrupted_wait_cancels_the_job(given, airbyte, warehouse, monkeypa
         ingest.sync(given())
     assert [job["status"] for job in airbyte.jobs.values()] == ["cancelled"]
     assert last_batch(warehouse).status == "failed"
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_is_ended_cancels_its_job(given, airbyte, tmp_path, signum, code):
+    airbyte.script = FOR_EVER
+    command = subprocess.Popen(
+        [sys.executable, "-c", "from bentley.cli import main; main()", "sync"],
+        env={**os.environ, **given().environment()},
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+    )
+    with command:
+        deadline = time.monotonic() + 60
+        while not airbyte.calls("GET", "/jobs/"):
+            assert command.poll() is None, command.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        command.send_signal(signum)
+        assert command.wait(timeout=30) == code
+    assert [job["status"] for job in airbyte.jobs.values()] == ["cancelled"]
 
 
 def test_a_job_that_is_running_already_is_followed_and_folded_in(given, airbyte, warehouse):
