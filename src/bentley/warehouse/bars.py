@@ -50,6 +50,7 @@ def upsert(connection: Connection, frame: pl.DataFrame, *, batch_id: int, source
             batch_id=pl.lit(batch_id, pl.Int64),
             updated_at=pl.lit(now_ms(), pl.Int64),
         ),
+        new=not known.height,
     )
     spans = (
         fresh.group_by("symbol", "interval")

@@ -89,8 +89,13 @@ def pages(
         page = frame(connection, rest.order_by(key).limit(size))
 
 
-def write(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None:
+def write(
+    connection: Connection, table: sa.Table, rows: pl.DataFrame, *, new: bool = False
+) -> None:
     """Insert or replace the rows given, whose columns are columns of `table`.
+
+    `new` says that none of their keys was there when it was last looked, which a server is spared
+    to expect: it takes a tenth less time. A key that came since is replaced all the same.
 
     Raises FatalError for decimals of another size than the columns': a server would round them.
     """
@@ -102,7 +107,7 @@ def write(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None:
     if connection.dialect.name == "sqlite":
         _insert(connection, table, _as_text(rows))
     elif rows.height >= _LOAD_FROM_ROWS and _loadable(rows) and _may_load(connection):
-        _load(connection, table, rows)
+        _load(connection, table, rows, new=new)
     else:
         _replace(connection, table, _as_text(rows))
 
@@ -179,7 +184,7 @@ def _loadable(rows: pl.DataFrame) -> bool:
     return not any(column.str.contains(r"[,\\\n]").any() for column in texts)
 
 
-def _load(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None:
+def _load(connection: Connection, table: sa.Table, rows: pl.DataFrame, *, new: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="bentley-load-") as folder:
         path = Path(folder) / "rows.csv"
         shared = {column.name: _literal(column) for column in rows}
@@ -188,13 +193,16 @@ def _load(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None:
         listed.write_csv(path, include_header=False, null_value="\\N", quote_style="never")
         quote = connection.dialect.identifier_preparer.quote
         fixed = ", ".join(f"{quote(name)} = {value}" for name, value in shared.items())
-        connection.exec_driver_sql(
-            f"LOAD DATA LOCAL INFILE '{path.as_posix()}' REPLACE INTO TABLE {table.name} "
-            "CHARACTER SET utf8mb4 FIELDS TERMINATED BY ',' LINES TERMINATED BY '\\n' "
-            f"({_names(connection, table, listed)})" + (f" SET {fixed}" if fixed else "")
-        )
-        # With LOCAL the server turns a bad cell into a warning and stores something else.
-        warnings = connection.exec_driver_sql("SHOW WARNINGS LIMIT 3").all()
-    if warnings:
-        msg = f"LOAD DATA into {table.name} did not store every cell as given: {warnings}"
-        raise FatalError(msg)
+        # Without a word, a row whose key is there is left out with a warning.
+        for verb in ("", "REPLACE ") if new else ("REPLACE ",):
+            connection.exec_driver_sql(
+                f"LOAD DATA LOCAL INFILE '{path.as_posix()}' {verb}INTO TABLE {table.name} "
+                "CHARACTER SET utf8mb4 FIELDS TERMINATED BY ',' LINES TERMINATED BY '\\n' "
+                f"({_names(connection, table, listed)})" + (f" SET {fixed}" if fixed else "")
+            )
+            # With LOCAL the server turns a bad cell into a warning and stores something else.
+            warnings = connection.exec_driver_sql("SHOW WARNINGS LIMIT 3").all()
+            if not warnings:
+                return
+    msg = f"LOAD DATA into {table.name} did not store every cell as given: {warnings}"
+    raise FatalError(msg)

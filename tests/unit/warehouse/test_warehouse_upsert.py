@@ -132,7 +132,9 @@ def test_load_data_and_prepared_rows_store_the_same(warehouse, monkeypatch):
     """On SQLite both are prepared rows; on a server the file must really be taken."""
     taken = []
     load = bulk._load
-    monkeypatch.setattr(bulk, "_load", lambda *given: taken.append(given[2].height) or load(*given))
+    monkeypatch.setattr(
+        bulk, "_load", lambda *given, new: taken.append(given[2].height) or load(*given, new=new)
+    )
     rows = [
         *series(40),
         bar(41, volume="18251592538769.00000000", quote_volume="230976895658.80542100"),
@@ -159,6 +161,35 @@ def test_load_data_replaces_whole_rows(warehouse, monkeypatch):
     ]
 
 
+def test_load_data_is_to_replace_only_where_something_is_stored(warehouse, monkeypatch):
+    if warehouse.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no LOAD DATA")
+    monkeypatch.setattr(bulk, "_LOAD_FROM_ROWS", 1)
+    said = []
+    sa.event.listen(warehouse.engine, "before_cursor_execute", lambda *given: said.append(given[2]))
+    for rows, replaced in ((series(20), False), (series(20, seed=2), True)):
+        said.clear()
+        put(warehouse, rows)
+        (load,) = [statement for statement in said if statement.startswith("LOAD DATA")]
+        assert (" REPLACE INTO " in load) is replaced
+
+
+def test_a_key_that_came_since_it_was_looked_for_is_replaced(warehouse, monkeypatch):
+    """Another process wrote after the look, which only a lock that was lost would let it."""
+    monkeypatch.setattr(bulk, "_LOAD_FROM_ROWS", 1)
+    put(warehouse, series(20))
+    monkeypatch.setattr(
+        bars,
+        "_stored",
+        lambda *_: bars.BAR_SCHEMA.to_frame().with_columns(batch_id=pl.lit(None, pl.Int64)),
+    )
+    changed = series(30, seed=2)
+    put(warehouse, changed, batch=2)
+    assert [(f"{close:f}", batch) for close, batch in stored(warehouse, "close", "batch_id")] == [
+        (row["close"], 2) for row in changed
+    ]
+
+
 def test_a_cell_that_load_data_would_change_is_an_error_and_nothing_is_stored(
     warehouse, monkeypatch
 ):
@@ -178,7 +209,7 @@ def test_a_server_that_forbids_load_data_takes_prepared_rows(warehouse, monkeypa
     if warehouse.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has no LOAD DATA")
     monkeypatch.setattr(bulk, "_LOAD_FROM_ROWS", 1)
-    monkeypatch.setattr(bulk, "_load", lambda *_: pytest.fail("the file was sent"))
+    monkeypatch.setattr(bulk, "_load", lambda *_, **__: pytest.fail("the file was sent"))
     server = request.getfixturevalue("mariadb")
     with server.admin() as admin, admin.cursor() as cursor:
         cursor.execute("SET GLOBAL local_infile = 0")
