@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import databases
-import harness
 import polars as pl
 import sample
 from databases import Database
-from harness import Context, Figure, Goal
+from harness import Context, Figure
 from writing import beside
 
 from bentley.domain.bars import FIELDS
@@ -21,13 +20,9 @@ from bentley.settings import load
 from bentley.stages.backfill import backfill
 from bentley.warehouse.warehouse import Warehouse
 
-MEMORY = Goal(400, at_least=False)
-LINEAR = Goal(1.25, at_least=False)
-_DAYS = 1_700  # so many bars a symbol at most, before the next symbol begins
-
 
 def measure(context: Context) -> Iterator[Figure]:
-    """Load the same bars, zipped by month, in turn with what is beside; then ever more of them."""
+    """Load the same bars, zipped by month, in turn with what is beside."""
     count, repeats = (100_000, 3) if context.quick else (500_000, 5)
     frame = sample.bars(count)
     place = context.fresh("archives")
@@ -36,8 +31,6 @@ def measure(context: Context) -> Iterator[Figure]:
         for kind in kinds:
             what = f"{kind.name}: {count:,} bars from archives"
             yield from beside(kind, frame, what, lambda kind=kind: _ours(kind, place), repeats)
-        for kind in kinds:
-            yield from _sizes(context, kind)
 
 
 def _ours(kind: Database, place: Path) -> float:
@@ -56,53 +49,6 @@ def _ours(kind: Database, place: Path) -> float:
     if report.failures or report.rows_rejected:
         raise AssertionError(report)
     return seconds
-
-
-def _sizes(context: Context, kind: Database) -> Iterator[Figure]:
-    """The command itself at growing sizes: processor time by the bar, and peak memory."""
-    sizes = (10_000, 100_000) if context.quick else (100_000, 1_000_000, 10_000_000)
-    first = None
-    for size in sizes:
-        place = context.fresh("archives")
-        symbols = []
-        left = size
-        while left > 0:
-            symbols.append(f"COIN{len(symbols)}USDT")
-            part = min(left, _DAYS * 1_440)
-            publish(place, sample.bars(part, symbols[-1]))
-            left -= part
-        context.say(f"{kind.name}, {size:,} bars")
-        home = context.fresh("home")
-        url = {} if kind.server is None else {"BENTLEY_WAREHOUSE_URL": kind.server.database()}
-        ran = harness.run(
-            harness.python(
-                *("-c", "from bentley.cli import main; main()", "backfill", "--json"),
-                *("--archive", str(place), "--interval", sample.INTERVAL, "--symbols", *symbols),
-            ),
-            harness.environment(BENTLEY_HOME=str(home), **url),
-            home,
-        )
-        if harness.answer(ran)["rows_written"] != size:
-            raise AssertionError(ran.output[-500:])
-        yield Figure(
-            what=f"{kind.name}: peak memory of {size:,} bars",
-            unit="MB",
-            ours=ran.peak_mb,
-            ratio=ran.peak_mb,
-            goal=MEMORY,
-        )
-        each = ran.seconds / size
-        if first is not None:
-            yield Figure(
-                what=f"{kind.name}: time a bar, {size:,} beside {sizes[0]:,}",
-                unit="us",
-                ours=each * 1e6,
-                peer_name=f"{sizes[0]:,}",
-                peer=first * 1e6,
-                ratio=each / first,
-                goal=LINEAR,
-            )
-        first = first or each
 
 
 def publish(root: Path, frame: pl.DataFrame) -> None:

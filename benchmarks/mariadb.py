@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pymysql
 
 MISSING = "mariadbd is not installed: nothing is measured on MariaDB"
@@ -26,8 +27,9 @@ def installed() -> bool:
 class Server:
     """A running server; `database` makes an empty database."""
 
-    def __init__(self, port: int, socket: Path) -> None:
+    def __init__(self, port: int, socket: Path, process: int) -> None:
         self.port = port
+        self._process = psutil.Process(process)
         self._socket = socket
         self._made = 0
 
@@ -37,6 +39,11 @@ class Server:
         name = f"mansa_bot_{self._made}"
         self.execute(f"CREATE DATABASE {name}")
         return f"mysql+pymysql://bench:bench@127.0.0.1:{self.port}/{name}"
+
+    def cpu_seconds(self) -> float:
+        """Time that the server has spent on the processor so far."""
+        used = self._process.cpu_times()
+        return float(used.user + used.system)
 
     def execute(self, statement: str) -> None:
         """Run a statement as root."""
@@ -58,7 +65,7 @@ def server(port: int) -> Iterator[Server]:
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(_command(folder, port), stdout=log, stderr=log)
         try:
-            found = Server(port, folder / "s")
+            found = Server(port, folder / "s", process.pid)
             _wait(found, process, folder / "log")
             found.execute(_USER)
             found.execute("GRANT ALL ON *.* TO 'bench'@'127.0.0.1'")

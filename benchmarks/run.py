@@ -25,6 +25,7 @@ SUBJECTS = {
     "latency": ("latency", "from an asset event to the consumer's first line"),
     "write": ("writing", "bars into the database"),
     "backfill": ("backfilling", "history from archives into the database"),
+    "scale": ("scaling", "history from archives, ever more of it: time and memory"),
     "read": ("reading", "bars out of the database, as floats"),
     "stages": ("stages", "time and memory of each stage by the number of bars"),
 }
