@@ -261,13 +261,13 @@ def test_a_run_that_dies_anywhere_goes_on_where_it_was(given, warehouse, monkeyp
     class Killed(BaseException):
         pass
 
-    def dying(connection, table, rows):
+    def dying(connection, table, rows, *, new):
         if len(died) < 12 and dying.calls == 3:
             died.append(1)
             dying.calls = 0
             raise Killed
         dying.calls += 1
-        real(connection, table, rows)
+        real(connection, table, rows, new=new)
 
     dying.calls = 0
     monkeypatch.setattr(bulk, "write", dying)
