@@ -174,9 +174,16 @@ class Screen:
 
     def data_status(self, found: Status) -> None:
         """Show the series stored, and where they are drawn."""
-        if not found.series:
+        if not found.series and not found.stocks:
             self.say(f"nothing is stored (origin {found.origin})")
             return
+        if found.series:
+            self._series(found)
+        if found.stocks:
+            self._stocks(found)
+        self.say(f"by day: {found.picture} (origin {found.origin})")
+
+    def _series(self, found: Status) -> None:
         table = _table("symbol", "interval", "bars", "first", "last", "gaps", "age", "sources")
         for one in found.series:
             age = one["freshness_hours"] if one["rows"] else None
@@ -193,7 +200,21 @@ class Screen:
         self.console.print(table)
         if found.exchange_time is None:
             self.say("the exchange can't be reached: the age of the bars is unknown")
-        self.say(f"by day: {found.picture} (origin {found.origin})")
+
+    def _stocks(self, found: Status) -> None:
+        table = _table("ticker", "rows", "first", "last", "missing", "behind", "sources", "flags")
+        for one in found.stocks:
+            table.add_row(
+                one["ticker"],
+                str(one["rows"]),
+                one["first"],
+                one["last"],
+                str(one["missing"]),
+                str(one["behind"]),
+                ", ".join(one["sources"]),
+                ", ".join(f"{name} {count}" for name, count in one["flags"].items()),
+            )
+        self.console.print(table)
 
     def coverage(self, found: Verification) -> None:
         """Show the series stored."""

@@ -6,7 +6,7 @@ answers repeat it: neither is ever shown.
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 from bentley.domain import sessions
@@ -37,8 +37,8 @@ def fetch(server: Server, ticker: str, period: Period) -> Fetched:
 
     Where a key is not good for a longer history, the latest sessions come alone.
     """
-    today = sessions.before(period.last, 1)
-    reach = sessions.before(today, COMPACT_SESSIONS - 2)
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    reach = sessions.before(sessions.latest(now), COMPACT_SESSIONS - 2)
     series = None if period.first >= reach else _ask(server, ticker, "full")
     if series is not None:
         return _fetched(series, ticker, period)

@@ -19,6 +19,7 @@ from bentley.domain.clock import iso
 from bentley.domain.errors import BentleyError
 from bentley.settings import Settings
 from bentley.sources import exchange
+from bentley.stages import stock_audit
 from bentley.stages.data_status import stored
 from bentley.stages.reading import Series
 from bentley.stages.table_checks import Check, gaps_agree
@@ -58,7 +59,7 @@ class Audit:
 def audit(settings: Settings, *, every: bool = True, seed: int | None = None) -> Audit:
     """Recompute the batches' checksums, derive the gaps anew, and compare bars with the exchange.
 
-    All series that are stored are checked, or those of the settings. `seed` fixes which bars are
+    All series that are stored are checked, and the stocks likewise, or the series of the settings. `seed` fixes which bars are
     compared; without it they are others each time.
     """
     chance = random.Random(seed)  # noqa: S311 - which bars are looked at is no secret
@@ -73,7 +74,12 @@ def audit(settings: Settings, *, every: bool = True, seed: int | None = None) ->
         spans = [Span(symbol, interval, 0, _LATEST) for symbol, interval in wanted]
         checks = [_batches(connection), gaps_agree(connection, spans)]
         samples = {one: list(_sample(connection, one, chance)) for one in wanted}
-    return Audit(settings.origin, (*checks, _against_source(settings, samples)))
+        shares = stock_audit.checks(connection, settings) if every else []
+        sampled = stock_audit.sample(connection, settings, chance) if every else []
+    checks += [_against_source(settings, samples), *shares]
+    if shares:
+        checks.append(stock_audit.against_sources(settings, sampled))
+    return Audit(settings.origin, tuple(checks))
 
 
 def _batches(connection: Connection) -> Check:

@@ -15,8 +15,10 @@ from bentley.domain import intervals
 from bentley.domain.errors import RetriableError
 from bentley.settings import Settings
 from bentley.sources import exchange
+from bentley.stages import stock_status
 from bentley.stages.coverage import coverage
 from bentley.stages.reading import Series
+from bentley.warehouse import ledger
 from bentley.warehouse.schema import binance_ohlcv
 from bentley.warehouse.warehouse import Warehouse
 
@@ -29,12 +31,14 @@ _DAY_MS = 86_400_000
 class Status:
     """The series stored, as `coverage` describes each, with the sources of its bars.
 
+    `stocks` are described by `stock_status.coverage`, as of this machine's clock.
     `exchange_time` is None where the exchange can't be reached: then no bar has an age.
     """
 
     origin: str
     exchange_time: int | None
     series: tuple[dict[str, Any], ...]
+    stocks: tuple[dict[str, Any], ...]
     picture: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,7 +47,7 @@ class Status:
 
 
 def status(settings: Settings, *, every: bool = True) -> Status:
-    """Describe every series that is stored, or those of the settings, and draw them by day.
+    """Describe every series and stock that is stored, or the settings' series, and draw them by day.
 
     The picture goes to the folder of the reports.
     """
@@ -58,6 +62,9 @@ def status(settings: Settings, *, every: bool = True) -> Status:
             wanted = stored(connection) if every else _of(settings)
             days = {" ".join(one): _by_day(connection, one) for one in wanted}
             sources = {one: _sources(connection, one) for one in wanted}
+            tickers = stock_status.stored(connection) if every else []
+            days |= {ticker: stock_status.by_day(connection, ticker) for ticker in tickers}
+            shares = stock_status.coverage(connection, tickers, now=ledger.now_ms())
         series = []
         for one, found in zip(
             wanted, coverage(warehouse, wanted, end=now or 2**63 - 1), strict=True
@@ -66,7 +73,7 @@ def status(settings: Settings, *, every: bool = True) -> Status:
             series.append(found | unknown | {"sources": sources[one]})
     picture = settings.reports / PICTURE
     _write(picture, calendar(days, origin=settings.origin))
-    return Status(settings.origin, now, tuple(series), str(picture))
+    return Status(settings.origin, now, tuple(series), tuple(shares), str(picture))
 
 
 def _of(settings: Settings) -> list[Series]:

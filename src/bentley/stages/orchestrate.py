@@ -14,6 +14,7 @@ from typing import Any
 from bentley.domain.clock import iso
 from bentley.domain.errors import BentleyError, FatalError
 from bentley.settings import Settings
+from bentley.stages import stock_status
 from bentley.stages import verify as checks
 from bentley.stages.follow import Chain, Failure, follow
 from bentley.stages.track import tracking_uri
@@ -39,7 +40,8 @@ def verify_and_report(
     started = ledger.now_ms()
     chain = follow(settings, pipeline_run)
     found = verify(settings, pipeline_run=pipeline_run)
-    text = report(chain, found)
+    shares = _shares(settings, found.exchange_time)
+    text = report(chain, found, shares)
     picture = _picture(
         chain,
         [(check.name, check.held, check.detail) for check in found.checks],
@@ -62,8 +64,17 @@ def verify_and_report(
         "failed": checks.summary(found),
         "report": str(file),
         "mlflow": url,
-        "note": brief(chain, found, url),
+        "note": brief(chain, found, url, shares),
+        "stocks": shares,
     }
+
+
+def _shares(settings: Settings, now: int) -> list[dict[str, Any]]:
+    """How fresh the universe's stocks are; nothing where there are none, as in a replay."""
+    if settings.replayed or not settings.tickers:
+        return []
+    with Warehouse.open(settings) as warehouse, warehouse.reading() as connection:
+        return stock_status.coverage(connection, settings.tickers, now=now)
 
 
 def report_failure(
@@ -157,7 +168,9 @@ def require(result: dict[str, Any]) -> None:
         raise FatalError(result["failed"])
 
 
-def brief(chain: Chain, found: Verification, url: str) -> str:
+def brief(
+    chain: Chain, found: Verification, url: str, shares: Sequence[Mapping[str, Any]] = ()
+) -> str:
     """Write what fits an Airflow note: the verdict, what did not hold, and where the rest is."""
     held = sum(check.held for check in found.checks)
     bars = sum(one.rows for one in found.series)
@@ -169,10 +182,12 @@ def brief(chain: Chain, found: Verification, url: str) -> str:
         *(f"FAILED {check.name}: {check.detail}" for check in found.checks if not check.held),
         ", ".join(f"{s.stage} {s.state}, {s.rows_written} written" for s in chain.stages),
     ]
+    if shares:
+        lines.append(f"stocks: {stock_status.brief(shares)}")
     return "\n\n".join(lines)
 
 
-def report(chain: Chain, found: Verification) -> str:
+def report(chain: Chain, found: Verification, shares: Sequence[Mapping[str, Any]] = ()) -> str:
     """Write the report as Markdown."""
     verdict = "every check held" if found.held else "a check did not hold"
     lines = [
@@ -188,6 +203,8 @@ def report(chain: Chain, found: Verification) -> str:
         for check in found.checks
     ]
     lines += ["", *checks.table(found), ""]
+    if shares:
+        lines += [*stock_status.table(shares), ""]
     lines += [f"MLflow run of batch {run['batch_id']}: {run['url']}" for run in found.mlflow]
     return "\n".join(lines) + "\n"
 

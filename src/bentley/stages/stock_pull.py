@@ -217,7 +217,6 @@ class _Run:
             self.settings.max_rejected_share,
             first=sifted.rejected["reason"][0] if sifted.rejected.height else "",
         )
-        whole = max(sessions.day_of(fetched.since), plan.since)
         with self.warehouse.writing() as connection:
             quarantine.put(connection, sifted.rejected, batch_id=self.batch_id, stage=STOCKS)
             ranges = stored.upsert(connection, sifted.prices, batch_id=self.batch_id)
@@ -232,7 +231,8 @@ class _Run:
                 ranges=ranges,
             )
             if bad is None:
-                state = {"since": whole.isoformat(), "asked_at": self.now}
+                # What was asked for, not what came: a source that has less is not asked for ever.
+                state = {"since": plan.since.isoformat(), "asked_at": self.now}
                 states.save(connection, self._name, ticker, state, batch_id=self.batch_id)
         if bad is not None:
             raise bad

@@ -167,6 +167,14 @@ def test_a_premium_text_is_no_limit_and_a_short_history_is_told_as_such(market, 
     assert sizes == ["full", "compact"]
 
 
+def test_a_period_that_ended_long_ago_needs_the_full_history(market, given):
+    today = datetime.now(UTC).date()
+    market.histories["AAPL"] = [row(day.isoformat()) for day in sessions_until(today, 400)]
+    last = ms(market.histories["AAPL"][0]["session"]) + 1
+    assert pull(given, "alpha_vantage", period=Period(last - 86_400_000, last)).rows.height == 1
+    assert market.asked[0].query["outputsize"] == "full"
+
+
 def sessions_until(last, count):
     return sessions.between(sessions.before(last, count), last)["session"][:count]
 

@@ -18,6 +18,7 @@ from bentley.warehouse.schema import quarantine, stock_actions
 from bentley.warehouse.warehouse import Warehouse
 
 PRICES = ("open", "high", "low", "close")
+LONG_AGO = "2023-11-01"
 
 
 def ms(text):
@@ -103,6 +104,30 @@ def test_a_ticker_that_has_its_latest_session_is_left_alone_for_a_day(market, gi
     assert len(market.asked) == asked + 2
 
 
+def test_every_pull_after_the_first_reads_a_few_sessions_alone(market, given):
+    days = sessions.between(date(2023, 11, 1), date(2024, 1, 5))["session"]
+    market.histories["AAPL"] = [row(day.isoformat()) for day in days]
+    settings = given(since=LONG_AGO)
+    assert pull(settings).rows_read == len(days)
+    for _ in range(3):
+        done = pull(settings, stale_before=2**53)
+        assert done.rows_read == stock_pull.LOOKBACK_SESSIONS + 1
+
+
+def test_a_history_that_a_source_does_not_have_is_asked_for_once(market, given, at):
+    now = datetime.now(UTC)
+    at(now.strftime("%Y-%m-%dT%H:%M:%S"))
+    days = sessions.between(date(2023, 1, 3), sessions.latest(int(now.timestamp() * 1000)))
+    market.histories["AAPL"] = [row(day.isoformat()) for day in days["session"]]
+    refusal = {"Information": "The outputsize=full parameter is a premium feature."}
+    market.say("alpha_vantage", 200, refusal, times=1)
+    settings = given(since="2023-01-01")
+    assert pull(settings, "alpha_vantage").rows_read == 100
+    pull(settings, "alpha_vantage", stale_before=2**53)
+    sizes = [one.query["outputsize"] for one in market.requests("alpha_vantage")]
+    assert sizes == ["full", "compact", "compact"]
+
+
 def test_one_that_lags_is_asked_every_time(market, given):
     market.histories["AAPL"] = [row("2024-01-04")]
     pull(given())
@@ -131,9 +156,6 @@ def test_an_earlier_start_reads_the_head(market, given):
     assert list(closes(given())) == ["2024-01-02"]
     pull(given(since="2023-12-01"))
     assert list(closes(given())) == ["2023-12-29", "2024-01-02"]
-
-
-LONG_AGO = "2023-11-01"
 
 
 @pytest.mark.parametrize("event", ["split", "dividend"])

@@ -1,0 +1,155 @@
+"""Checks the prices of stocks against themselves and against where they came from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+
+import polars as pl
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from bentley.domain import consensus, sessions, stocks
+from bentley.domain.errors import BentleyError
+from bentley.settings import Settings
+from bentley.sources import catalog
+from bentley.sources.source import Period, Source
+from bentley.stages import stock_status
+from bentley.stages.table_checks import Check
+from bentley.warehouse import ledger
+from bentley.warehouse import stocks as stored
+from bentley.warehouse.ledger import CONSENSUS, STOCKS
+from bentley.warehouse.schema import batches
+
+SAMPLE_SESSIONS = 20
+_NAMED = 5
+_CELLS = ("session", *stocks.PRICES, "volume")
+
+
+def checks(connection: Connection, settings: Settings) -> list[Check]:
+    """Recompute checksums, the consensus and the gaps of every ticker; nothing without one."""
+    tickers = stock_status.stored(connection)
+    if not tickers:
+        return []
+    return [
+        _checksums(connection),
+        _decided(connection, settings, tickers),
+        _gaps(connection, tickers),
+    ]
+
+
+def _checksums(connection: Connection) -> Check:
+    """Recompute the checksum of each batch of prices whose rows are all its own still."""
+    wrong, same, replaced = [], 0, 0
+    ids = sa.select(batches.c.id).where(
+        batches.c.stage == STOCKS, batches.c.status != ledger.RUNNING, batches.c.rows_written > 0
+    )
+    for batch_id in connection.scalars(ids.order_by(batches.c.id)).all():
+        batch = ledger.get(connection, batch_id)
+        assert batch is not None  # noqa: S101 - it was listed in this snapshot
+        rows, checksum, _ = stored.count_batch(connection, batch.id, batch.ranges)
+        if rows < batch.rows_written:
+            replaced += 1
+        elif checksum == batch.checksum:
+            same += 1
+        else:
+            wrong.append(f"batch {batch.id} has {checksum[:16]}, not {str(batch.checksum)[:16]}")
+    detail = f"{same} batches as they were written"
+    if replaced:
+        detail += f", {replaced} with prices that later batches have replaced"
+    return Check("checksums of stocks are the ledger's", not wrong, _told(wrong) or detail)
+
+
+def _decided(connection: Connection, settings: Settings, tickers: Iterable[str]) -> Check:
+    """Decide every session anew, but for those whose prices no consensus has taken yet."""
+    waiting = {
+        span.symbol for batch in ledger.unconsumed(connection, CONSENSUS) for span in batch.ranges
+    }
+    wrong: list[str] = []
+    count = 0
+    for ticker in tickers:
+        if ticker in waiting:
+            continue
+        anew = consensus.decide(
+            stored.prices(connection, ticker),
+            order=settings.sources,
+            bound_bps=settings.consensus_bps,
+        )
+        kept = stored.decided(connection, ticker)
+        columns = list(consensus.SCHEMA)
+        differing = pl.concat(
+            [
+                anew.join(kept, on=columns, how="anti", nulls_equal=True),
+                kept.join(anew, on=columns, how="anti", nulls_equal=True),
+            ]
+        )
+        count += anew.height
+        wrong += [f"{ticker} {day}" for day in sorted(set(differing["session"]))]
+    told = f"{count} sessions decided anew"
+    if wrong:
+        told = f"{_told(wrong)}: were the sources or the bound changed? bentley stocks consensus --again"
+    return Check("the consensus follows from the prices", not wrong, told)
+
+
+def _gaps(connection: Connection, tickers: Iterable[str]) -> Check:
+    """Derive every ticker's missing sessions anew."""
+    wrong, count = [], 0
+    for ticker in tickers:
+        found, recorded = (
+            stored.missing(connection, ticker),
+            stored.recorded_gaps(connection, ticker),
+        )
+        count += sum(missing for *_, missing in found)
+        if found != recorded:
+            wrong.append(f"{ticker} has {len(found)} gaps, {len(recorded)} are recorded")
+    detail = f"{count} missing sessions, each recorded"
+    return Check("every missing session is recorded", not wrong, _told(wrong) or detail)
+
+
+def sample(
+    connection: Connection, settings: Settings, chance: random.Random
+) -> list[tuple[Source, str, pl.DataFrame]]:
+    """Read some sessions of a ticker, by chance, of each source that can be asked."""
+    return list(_samples(connection, settings, chance))
+
+
+def _samples(
+    connection: Connection, settings: Settings, chance: random.Random
+) -> Iterator[tuple[Source, str, pl.DataFrame]]:
+    tickers = stock_status.stored(connection)
+    for name in settings.sources:
+        source = catalog.named(name)
+        if source.kind != "prices" or source.missing(settings) or not tickers:
+            continue
+        ticker = chance.choice(tickers)
+        rows = stored.prices(connection, ticker, source=name)
+        if rows.height:
+            start = chance.randrange(max(1, rows.height - SAMPLE_SESSIONS + 1))
+            yield source, ticker, rows.slice(start, SAMPLE_SESSIONS)
+
+
+def against_sources(
+    settings: Settings, samples: Iterable[tuple[Source, str, pl.DataFrame]]
+) -> Check:
+    """Compare the raw prices of the samples with what their sources say of them now."""
+    name = "sampled prices are their sources'"
+    wrong: list[str] = []
+    compared = 0
+    try:
+        for source, ticker, rows in samples:
+            first, last = rows["session"][0], rows["session"][-1]
+            period = Period(sessions.start_of(first), sessions.start_of(last) + 1)
+            told = source.pull(settings, ticker, period)
+            said = stocks.sift(told.rows, now=ledger.now_ms()).prices
+            due = rows if told.since <= period.since else rows.clear()
+            differing = due.select(_CELLS).join(said.select(_CELLS), on=_CELLS, how="anti")
+            compared += due.height
+            wrong += [f"{source.name} {ticker} {day}" for day in differing["session"]]
+    except BentleyError as error:
+        return Check(name, held=False, detail=str(error))
+    return Check(name, not wrong, _told(wrong) or f"{compared} sessions compared")
+
+
+def _told(wrong: list[str]) -> str:
+    more = [f"{len(wrong) - _NAMED} more"] if len(wrong) > _NAMED else []
+    return "; ".join([*wrong[:_NAMED], *more])
