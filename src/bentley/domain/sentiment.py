@@ -64,3 +64,18 @@ def by_hour(
         )
         .select(pl.col(name).cast(kind) for name, kind in HOUR_SCHEMA.items())
     )
+
+
+def known(bars: pl.DataFrame, hours: pl.DataFrame) -> pl.DataFrame:
+    """Put to each bar, by its `close_time`, the latest hour that was available when it closed.
+
+    Bars before the first hour have nulls. Both are in the order of their times; the columns
+    that are added are `hour`, `messages`, `bullish`, `bearish` and `available_at`.
+    """
+    columns = ("hour", "messages", "bullish", "bearish", "available_at")
+    told = hours.select(columns).sort("available_at", "hour")
+    return (
+        bars.with_columns(_at=pl.col("close_time"))
+        .join_asof(told.with_columns(_at=pl.col("available_at")).set_sorted("_at"), on="_at")
+        .drop("_at")
+    )

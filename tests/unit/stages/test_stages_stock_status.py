@@ -1,0 +1,125 @@
+"""What is said of the stocks that are stored: coverage, checks, and the master's report."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+import market_server
+from bentley.sources import catalog
+from bentley.stages import (
+    data_audit,
+    data_status,
+    orchestrate,
+    stock_consensus,
+    stock_pull,
+    stock_status,
+)
+from bentley.warehouse.schema import stock_consensus as decided
+from bentley.warehouse.schema import stock_gaps, stock_prices
+from bentley.warehouse.warehouse import Warehouse
+from unit.stages.test_stages_stocks import ms, row
+
+CONSENSUS = "the consensus follows from the prices"
+CHECKSUMS = "checksums of stocks are the ledger's"
+GAPS = "every missing session is recorded"
+SAMPLE = "sampled prices are their sources'"
+
+
+@pytest.fixture
+def market():
+    with market_server.serve() as market:
+        yield market
+
+
+@pytest.fixture
+def stocked(market, settings, database_url, monkeypatch):
+    """AAPL of two sources with a hole, and settings that lead to them."""
+    monkeypatch.setattr(stock_pull, "clock", lambda: ms("2024-01-11T00:00:00"))
+    market.histories["AAPL"] = [
+        row("2024-01-02"),
+        row("2024-01-03"),
+        row("2024-01-05", "101"),
+        row("2024-01-08"),
+    ]
+    given = settings(
+        warehouse_url=database_url,
+        exchange_url="http://127.0.0.1:9",
+        since="2024-01-01",
+        tickers="AAPL MSFT",
+        max_failed_share=1,
+        **market.settings(),
+    )
+    for name in ("tiingo", "yahoo"):
+        stock_pull.pull(given, catalog.named(name))
+    stock_consensus.decide(given)
+    return given
+
+
+def test_the_status_of_stocks(stocked):
+    found = data_status.status(stocked)
+    (one,) = found.stocks
+    assert one.pop("behind") > 400
+    assert one == {
+        "ticker": "AAPL",
+        "rows": 4,
+        "first": "2024-01-02",
+        "last": "2024-01-08",
+        "missing": 1,
+        "flags": {"ok": 4},
+        "sources": {"tiingo": 4, "yahoo": 4},
+    }
+    with Warehouse.open(stocked) as warehouse, warehouse.reading() as connection:
+        days = stock_status.by_day(connection, "AAPL")
+    first = ms("2024-01-02") // 86_400_000
+    assert days == {first: 1, first + 1: 1, first + 2: 0, first + 3: 1, first + 6: 1}
+
+
+def checks(given):
+    return {one.name: one for one in data_audit.audit(given, seed=1).checks}
+
+
+def test_what_was_not_touched_holds(stocked):
+    found = checks(stocked)
+    for name in (CONSENSUS, CHECKSUMS, GAPS, SAMPLE):
+        assert found[name].held, found[name]
+    assert found[SAMPLE].detail == "8 sessions compared"
+    assert found[CHECKSUMS].detail == "2 batches as they were written"
+
+
+@pytest.mark.parametrize(
+    ("change", "fails"),
+    [
+        (stock_prices.update().where(stock_prices.c.source == "yahoo").values(close=7), CHECKSUMS),
+        (stock_prices.update().where(stock_prices.c.source == "tiingo").values(close=7), SAMPLE),
+        (decided.update().values(close=7), CONSENSUS),
+        (decided.delete().where(decided.c.session == sa.literal_column("'2024-01-05'")), GAPS),
+        (stock_gaps.delete(), GAPS),
+    ],
+)
+def test_every_way_to_tamper_is_seen(stocked, change, fails):
+    with Warehouse.open(stocked) as warehouse, warehouse.writing() as connection:
+        connection.execute(change)
+    assert not checks(stocked)[fails].held
+
+
+def test_a_source_that_can_not_be_asked_fails_the_check(stocked, market):
+    market.say("tiingo", 401, "{}")
+    assert "its key is refused" in checks(stocked)[SAMPLE].detail
+    assert not checks(stocked)[SAMPLE].held
+
+
+def test_without_stocks_there_is_nothing_to_check(settings):
+    assert not any("stock" in name or "session" in name for name in checks(settings()))
+
+
+def test_the_master_tells_how_fresh_they_are(stocked):
+    shares = orchestrate._shares(stocked, ms("2024-01-11T00:00:00"))
+    assert stock_status.brief(shares) == (
+        "AAPL to 2024-01-08, 2 sessions behind, MSFT has no price yet"
+    )
+    table = "\n".join(stock_status.table(shares))
+    assert "| AAPL | 4 | 2024-01-02 | 2024-01-08 | 2 | 1 |" in table
+    assert "| MSFT | 0 | - | - | - | - |" in table
+    assert orchestrate._shares(stocked.model_copy(update={"tickers": ()}), 0) == []
+    assert orchestrate._shares(stocked.model_copy(update={"origin": "replay"}), 0) == []
