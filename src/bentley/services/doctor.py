@@ -45,6 +45,7 @@ def examine(settings: Settings) -> list[Finding]:
         *doctor_data.warehouses(settings, now=now),
         *doctor_tools.airbyte(settings),
         *doctor_tools.knime(settings),
+        *doctor_tools.stocks(settings),
         *doctor_data.airflow_databases(settings),
         *doctor_tools.mlflow(settings),
         *doctor_data.mlflow_database(settings),

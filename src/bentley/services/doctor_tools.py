@@ -14,7 +14,7 @@ from bentley.domain.clock import iso
 from bentley.domain.errors import BentleyError
 from bentley.services.findings import Finding
 from bentley.settings import Settings
-from bentley.sources import exchange
+from bentley.sources import catalog, exchange
 from bentley.stages.layout import CONNECTOR, WORKFLOW
 from bentley.stages.track import tracking_uri
 from bentley.warehouse import database
@@ -170,3 +170,16 @@ def mlflow(settings: Settings) -> Iterator[Finding]:
     else:
         remedy = "start it, or correct MLFLOW_TRACKING_URI, or unset it to use our own"
         yield Finding("mlflow", "server", "problem", f"{where} does not answer", remedy)
+
+
+def stocks(settings: Settings) -> Iterator[Finding]:
+    """Say which sources of stocks can be asked; none of them is, for each request counts."""
+    if not settings.tickers:
+        remedy = "name some in BENTLEY_TICKERS or in universe.yaml, where stocks are wanted"
+        yield Finding("stocks", "tickers", "ok", "none: their DAGs wait, paused", remedy)
+        return
+    yield Finding("stocks", "tickers", "ok", ", ".join(settings.tickers))
+    for name in settings.sources:
+        reason = catalog.named(name).missing(settings)
+        said = "can be asked" if reason is None else f"is skipped: {reason}"
+        yield Finding("stocks", name, "ok" if reason is None else "warning", said)

@@ -116,3 +116,28 @@ def test_a_child_gets_the_same_settings(monkeypatch, since):
         monkeypatch.setenv(name, value)
     assert load() == found
     assert "s3cret" not in repr(found)
+
+
+def test_rate_limits_are_read_and_written_alike(monkeypatch):
+    monkeypatch.setenv("BENTLEY_RATE_LIMITS", "polygon=100/60, tiingo=10000/3600")
+    found = load()
+    assert found.rate_limits == {"polygon": (100, 60.0), "tiingo": (10_000, 3_600.0)}
+    assert found.environment()["BENTLEY_RATE_LIMITS"] == "polygon=100/60,tiingo=10000/3600"
+    monkeypatch.setenv("BENTLEY_RATE_LIMITS", "")
+    assert load().rate_limits == {}
+
+
+@pytest.mark.parametrize("text", ["polygon", "polygon=0/60", "nobody=1/60", "polygon=1/0", "=1/2"])
+def test_a_rate_limit_that_is_none_is_named(text):
+    with pytest.raises(ConfigurationError, match=r"BENTLEY_RATE_LIMITS.*written like polygon=100"):
+        load(rate_limits=text)
+
+
+def test_keys_of_sources_reach_child_processes_and_are_shown_nowhere(monkeypatch):
+    monkeypatch.setenv("TIINGO_API_KEY", "k-secret-1")
+    found = load()
+    assert "k-secret-1" not in repr(found)
+    assert found.environment()["TIINGO_API_KEY"] == "k-secret-1"
+    assert found.environment()["POLYGON_API_KEY"] == ""
+    with pytest.raises(ConfigurationError, match=r"write it like https://api\.tiingo\.com"):
+        load(tiingo_url="api.tiingo.com")

@@ -428,6 +428,17 @@ def test_a_workflow_that_the_engine_cannot_run_is_a_problem(tmp_path, monkeypatc
     assert of(doctor_tools.knime(load(tmp_path)), "knime", "workflow").state == "problem"
 
 
+def test_sources_of_stocks_and_what_they_lack(tmp_path):
+    (none,) = doctor_tools.stocks(bentley_settings.load(home=tmp_path))
+    assert (none.state, none.detail) == ("ok", "none: their DAGs wait, paused")
+    given = bentley_settings.load(home=tmp_path, tickers="AAPL SPY", tiingo_api_key="k-7")
+    found = {one.name: (one.state, one.detail) for one in doctor_tools.stocks(given)}
+    assert found["tickers"] == ("ok", "AAPL, SPY")
+    assert found["tiingo"] == ("ok", "can be asked")
+    assert found["polygon"] == ("warning", "is skipped: POLYGON_API_KEY is not set")
+    assert found["yahoo"] == ("ok", "can be asked")
+
+
 def test_an_mlflow_server_answers_or_is_a_problem(tmp_path, monkeypatch):
     def answered(uri: str, status: int | None) -> Finding:
         def handle(request: httpx.Request) -> httpx.Response:

@@ -189,3 +189,16 @@ def test_a_wrong_address_is_a_configuration_error(given):
     settings = given(warehouse_url="oracle://u:secret@h/x")
     with pytest.raises(ConfigurationError), services(settings, say=lambda _: None):
         pass
+
+
+def test_the_dags_of_stocks_run_where_they_are_configured(given):
+    def configured(**more):
+        settings = given(**more)
+        group = ProcessGroup(home=settings.home, logs=settings.home / "logs")
+        return Services(settings, group).configured()
+
+    assert configured() == []
+    assert configured(tickers="AAPL") == ["stock_ingestion_pipeline"]
+    both = ["stock_ingestion_pipeline", "tiingo_data_pull"]
+    assert configured(tickers="AAPL", tiingo_api_key="k") == both
+    assert configured(tickers="AAPL", tiingo_api_key="k", origin="replay:x@1") == []
