@@ -53,9 +53,17 @@ class Synced:
 
     def start(self) -> str:
         """Start a sync whose job goes on for ever, and wait until the triggerer has it."""
+        self.until(lambda: not self.running() and not self.running("queued"), "all else has ended")
         self.airbyte.script = FOR_EVER
-        run_id = f"test__{time.time_ns()}"
-        self.airflow.start(SYNC, run_id=run_id)
+        self.airflow.start(SYNC, run_id=f"test__{time.time_ns()}")
+        return self.waiting()
+
+    def running(self, state: str = "running") -> list[str]:
+        return [run.run_id for run in self.airflow.runs(SYNC, state=state)]
+
+    def waiting(self) -> str:
+        """The one sync at work, once it waits: at a full hour that of the schedule may come first."""
+        (run_id,) = self.until(self.running, "a sync is at work")
         self.waits(run_id)
         return run_id
 
@@ -117,10 +125,9 @@ def synced(tmp_path_factory) -> Iterator[Synced]:
 def test_a_pipeline_run_goes_through_the_server_to_its_end(synced):
     synced.airbyte.script = FOR_EVER
     run_id = synced.services.start_chain()
-    sync_run = f"master__{run_id}"
-    synced.until(lambda: synced.jobs, "the job is started")
-    synced.waits(sync_run)
+    synced.waiting()
     (job,) = synced.airbyte.jobs.values()
+    synced.airbyte.script = ["succeeded"]
     for status in (500, 429, 0, 401):
         synced.airbyte.fault("GET", "/jobs/", status)
     job["_left"] = ["queued", "running", "incomplete", "succeeded"]
@@ -132,7 +139,8 @@ def test_a_pipeline_run_goes_through_the_server_to_its_end(synced):
         ).all()
         (batch, *_) = ledger.of_run(connection, run_id)
     assert sources == [("airbyte-server", len(synced.destination.rows()))]
-    assert (batch.engine, batch.details["job"]) == ("airbyte-server", job["jobId"])
+    assert batch.engine == "airbyte-server"
+    assert batch.details["job"] in synced.airbyte.jobs
 
 
 def test_a_cleared_task_cancels_its_job_and_starts_another(synced):
@@ -151,7 +159,7 @@ def test_a_cleared_task_cancels_its_job_and_starts_another(synced):
     )
     synced.until(lambda: job["status"] == "cancelled", "its job is cancelled")
     assert synced.ended(SYNC, run_id) == "success"
-    assert synced.jobs[-1] == "succeeded"
+    assert "succeeded" in synced.jobs[synced.jobs.index("cancelled") + 1 :]
 
 
 def test_a_task_that_is_marked_as_failed_cancels_its_job(synced):
