@@ -112,7 +112,7 @@ def sift(raw: pl.DataFrame, *, now: int | pl.Series) -> Sifted:
             legible[wrong["_row"]].with_columns(reason=wrong["reason"]),
         ]
     )
-    before = now if isinstance(now, int) else now.gather(kept["_row"])
+    before = now.gather(kept["_row"]) if isinstance(now, pl.Series) else now
     bars = kept.select(*FIELDS, is_closed=pl.col("close_time") < before)
     return Sifted(bars, rejected)
 

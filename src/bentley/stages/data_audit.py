@@ -22,7 +22,7 @@ from bentley.sources import exchange
 from bentley.stages import stock_audit
 from bentley.stages.data_status import stored
 from bentley.stages.reading import Series
-from bentley.stages.table_checks import Check, gaps_agree
+from bentley.stages.table_checks import Check, gaps_agree, told
 from bentley.warehouse import bars, bulk, ledger
 from bentley.warehouse.ledger import INGEST, Batch
 from bentley.warehouse.processed import Span
@@ -35,7 +35,6 @@ WINDOWS = 5
 WINDOW_BARS = 20
 
 _LATEST = 2**63 - 1
-_NAMED = 5
 _CELLS = FIELDS[2:]
 
 
@@ -109,7 +108,7 @@ def _batches(connection: Connection) -> Check:
     detail = f"{same} batches as they were written"
     if replaced:
         detail += f", {replaced} with bars that later batches have replaced"
-    return Check("checksums recomputed are the ledger's", not wrong, _told(wrong) or detail)
+    return Check("checksums recomputed are the ledger's", not wrong, told(wrong) or detail)
 
 
 def _later(connection: Connection, batch: Batch) -> int:
@@ -179,7 +178,7 @@ def _against_source(
                         wrong.append(f"{symbol} {interval} {iso(row[0])}: {differing}")
     except BentleyError as error:
         return Check(name, held=False, detail=str(error))
-    return Check(name, not wrong, _told(wrong) or f"{compared} bars compared, cell by cell")
+    return Check(name, not wrong, told(wrong) or f"{compared} bars compared, cell by cell")
 
 
 def _differing(ours: Sequence[Any], theirs: Sequence[Any] | None) -> str:
@@ -194,8 +193,3 @@ def _differing(ours: Sequence[Any], theirs: Sequence[Any] | None) -> str:
         if not same:
             return f"{name} is {mine} here and {cell} there"
     return ""
-
-
-def _told(wrong: Sequence[str]) -> str:
-    more = [f"{len(wrong) - _NAMED} more"] if len(wrong) > _NAMED else []
-    return "; ".join([*wrong[:_NAMED], *more])

@@ -12,9 +12,10 @@ from sqlalchemy.engine import Connection
 from bentley.domain import bars as domain_bars
 from bentley.domain.bars import Checksum, Sifted
 from bentley.domain.clock import iso
-from bentley.domain.errors import ConfigurationError, DataError, FatalError
+from bentley.domain.errors import ConfigurationError, DataError
 from bentley.settings import Settings
 from bentley.sources import exchange
+from bentley.stages.closing import DEAD, Counted, counted
 from bentley.warehouse import bars, gaps, ledger, quarantine
 from bentley.warehouse.ledger import INGEST
 from bentley.warehouse.schema import batches
@@ -115,7 +116,7 @@ def close_dead(warehouse: Warehouse) -> None:
         dead = ledger.running(connection, INGEST)
     for batch in dead:
         _log.warning("closing a batch whose process died", batch=batch.id)
-        close(warehouse, batch.id, error="the process ended before its work was done")
+        close(warehouse, batch.id, error=DEAD)
 
 
 def close(
@@ -129,33 +130,14 @@ def close(
     """Count the batch's rows back from the table and close it on what is found there.
 
     The checksum, too, is of what the table holds, unless it is given: to read a batch of millions
-    back takes as long as to write it. This is done before the transaction that closes the batch, whose lock
-    all other stages wait for; nobody else writes the rows, for the caller holds the stage's lock.
+    back takes as long as to write it.
     """
-    with warehouse.snapshot() as connection:
-        batch = ledger.get(connection, batch_id)
-        assert batch is not None  # noqa: S101 - the caller has just begun it
-        rows, news, watermark = bars.count_batch(connection, batch_id, batch.ranges)
-        if checksum is None:
-            checksum = domain_bars.checksum(bars.of_batch(connection, batch_id, batch.ranges))
-    lost = None
-    if (rows, news) != (batch.rows_written, batch.rows_news):
-        lost = (
-            f"batch {batch_id} wrote {batch.rows_written} bars, {batch.rows_news} of them "
-            f"closed, but {rows} and {news} are in the table"
-        )
-    with warehouse.writing() as connection:
-        ledger.close(
-            connection,
-            batch_id,
-            checksum=checksum,
-            watermark=watermark,
-            details=details or {},
-            error=error or lost,
-        )
-    if lost and not error:
-        raise FatalError(lost)
-    with warehouse.reading() as connection:
-        closed = ledger.get(connection, batch_id)
-    assert closed is not None  # noqa: S101
-    return closed
+
+    def count(connection: Connection, batch: ledger.Batch) -> Counted:
+        found = bars.count_batch(connection, batch_id, batch.ranges)
+        if checksum is not None:
+            return Counted(*found, checksum)
+        pieces = bars.of_batch(connection, batch_id, batch.ranges)
+        return Counted(*found, domain_bars.checksum(pieces))
+
+    return counted(warehouse, batch_id, count, what="bars", details=details, error=error)

@@ -13,6 +13,7 @@ from bentley.domain import bars as domain_bars
 from bentley.domain import intervals
 from bentley.settings import Settings
 from bentley.stages import engines, intake
+from bentley.stages.closing import DEAD
 from bentley.stages.engines import WorkflowEngine
 from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import bars, ledger, processed, quarantine
@@ -142,7 +143,7 @@ def _close_dead(warehouse: Warehouse) -> None:
     with warehouse.reading() as connection:
         dead = ledger.running(connection, PROCESS)
     for batch in dead:
-        _abandon(warehouse, batch.id, "the process ended before its work was done")
+        _abandon(warehouse, batch.id, DEAD)
 
 
 def _abandon(warehouse: Warehouse, batch_id: int, error: str) -> None:

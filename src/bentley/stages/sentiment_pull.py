@@ -11,8 +11,9 @@ from bentley.domain.errors import BentleyError, ConfigurationError
 from bentley.domain.sentiment import HOUR_MS, by_hour
 from bentley.settings import Settings
 from bentley.sources.source import Period, Source
+from bentley.stages.closing import DEAD, without_rows
 from bentley.stages.report import StageReport, of_batch
-from bentley.stages.stock_pull import DEAD, clock, over_share, wanted_tickers
+from bentley.stages.stock_pull import clock, over_share, wanted_tickers
 from bentley.warehouse import ledger, states
 from bentley.warehouse import stocks as stored
 from bentley.warehouse.ledger import SENTIMENT, Range
@@ -41,10 +42,10 @@ def pull(
     ):
         with warehouse.reading() as connection:
             running = ledger.running(connection, SENTIMENT)
+        for batch in running:
+            if batch.engine == source.name:
+                without_rows(warehouse, batch.id, DEAD)
         with warehouse.writing() as connection:
-            for batch in running:
-                if batch.engine == source.name:
-                    ledger.close(connection, batch.id, checksum=None, error=DEAD)
             batch_id = ledger.begin(connection, SENTIMENT, engine=source.name, dag_run=dag_run)
         try:
             for ticker in tickers:
@@ -57,9 +58,7 @@ def pull(
                 except BentleyError as error:
                     failures[ticker] = error
         except BaseException as error:
-            with warehouse.writing() as connection:
-                said = f"{type(error).__name__}: {error}"
-                ledger.close(connection, batch_id, checksum=None, error=said)
+            without_rows(warehouse, batch_id, error)
             raise
         named = [
             {"symbol": ticker, "interval": "1h", "message": f"{ticker}: {error}"}

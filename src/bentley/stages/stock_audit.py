@@ -15,14 +15,13 @@ from bentley.settings import Settings
 from bentley.sources import catalog
 from bentley.sources.source import Period, Source
 from bentley.stages import stock_status
-from bentley.stages.table_checks import Check
+from bentley.stages.table_checks import Check, told
 from bentley.warehouse import ledger
 from bentley.warehouse import stocks as stored
 from bentley.warehouse.ledger import CONSENSUS, STOCKS
 from bentley.warehouse.schema import batches
 
 SAMPLE_SESSIONS = 20
-_NAMED = 5
 _CELLS = ("session", *stocks.PRICES, "volume")
 
 
@@ -57,7 +56,7 @@ def _checksums(connection: Connection) -> Check:
     detail = f"{same} batches as they were written"
     if replaced:
         detail += f", {replaced} with prices that later batches have replaced"
-    return Check("checksums of stocks are the ledger's", not wrong, _told(wrong) or detail)
+    return Check("checksums of stocks are the ledger's", not wrong, told(wrong) or detail)
 
 
 def _decided(connection: Connection, settings: Settings, tickers: Iterable[str]) -> Check:
@@ -85,10 +84,10 @@ def _decided(connection: Connection, settings: Settings, tickers: Iterable[str])
         )
         count += anew.height
         wrong += [f"{ticker} {day}" for day in sorted(set(differing["session"]))]
-    told = f"{count} sessions decided anew"
+    said = f"{count} sessions decided anew"
     if wrong:
-        told = f"{_told(wrong)}: were the sources or the bound changed? bentley stocks consensus --again"
-    return Check("the consensus follows from the prices", not wrong, told)
+        said = f"{told(wrong)}: were the sources or the bound changed? bentley stocks consensus --again"
+    return Check("the consensus follows from the prices", not wrong, said)
 
 
 def _gaps(connection: Connection, tickers: Iterable[str]) -> Check:
@@ -103,7 +102,7 @@ def _gaps(connection: Connection, tickers: Iterable[str]) -> Check:
         if found != recorded:
             wrong.append(f"{ticker} has {len(found)} gaps, {len(recorded)} are recorded")
     detail = f"{count} missing sessions, each recorded"
-    return Check("every missing session is recorded", not wrong, _told(wrong) or detail)
+    return Check("every missing session is recorded", not wrong, told(wrong) or detail)
 
 
 def sample(
@@ -139,17 +138,12 @@ def against_sources(
         for source, ticker, rows in samples:
             first, last = rows["session"][0], rows["session"][-1]
             period = Period(sessions.start_of(first), sessions.start_of(last) + 1)
-            told = source.pull(settings, ticker, period)
-            said = stocks.sift(told.rows, now=ledger.now_ms()).prices
-            due = rows if told.since <= period.since else rows.clear()
+            answer = source.pull(settings, ticker, period)
+            said = stocks.sift(answer.rows, now=ledger.now_ms()).prices
+            due = rows if answer.since <= period.since else rows.clear()
             differing = due.select(_CELLS).join(said.select(_CELLS), on=_CELLS, how="anti")
             compared += due.height
             wrong += [f"{source.name} {ticker} {day}" for day in differing["session"]]
     except BentleyError as error:
         return Check(name, held=False, detail=str(error))
-    return Check(name, not wrong, _told(wrong) or f"{compared} sessions compared")
-
-
-def _told(wrong: list[str]) -> str:
-    more = [f"{len(wrong) - _NAMED} more"] if len(wrong) > _NAMED else []
-    return "; ".join([*wrong[:_NAMED], *more])
+    return Check(name, not wrong, told(wrong) or f"{compared} sessions compared")

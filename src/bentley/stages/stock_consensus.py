@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from bentley.domain import consensus as domain
 from bentley.domain import sessions
 from bentley.settings import Settings
+from bentley.stages.closing import DEAD, without_rows
 from bentley.stages.report import StageReport, of_batch
-from bentley.stages.stock_pull import DEAD
 from bentley.warehouse import ledger
 from bentley.warehouse import stocks as stored
 from bentley.warehouse.ledger import COMMITTED, CONSENSUS, Range
@@ -40,8 +40,7 @@ def decide(settings: Settings, *, again: bool = False, dag_run: str | None = Non
             dead = ledger.running(connection, CONSENSUS)
             tickers = connection.scalars(sa.select(stock_prices.c.ticker).distinct()).all()
         for batch in dead:  # it is all one transaction: nothing of it was written
-            with warehouse.writing() as connection:
-                ledger.close(connection, batch.id, checksum=None, error=DEAD)
+            without_rows(warehouse, batch.id, DEAD)
         touched = _touched(span for batch in taken for span in batch.ranges)
         if again:
             touched |= dict.fromkeys(tickers, _EVER)
@@ -58,9 +57,7 @@ def decide(settings: Settings, *, again: bool = False, dag_run: str | None = Non
         try:
             batch = _write(settings, warehouse, batch_id, touched, [one.id for one in taken])
         except BaseException as error:
-            with warehouse.writing() as connection:
-                said = f"{type(error).__name__}: {error}"
-                ledger.close(connection, batch_id, checksum=None, error=said)
+            without_rows(warehouse, batch_id, error)
             raise
     return of_batch(batch, origin=settings.origin, details=batch.details)
 

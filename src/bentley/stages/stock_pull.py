@@ -14,6 +14,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import polars as pl
+from sqlalchemy.engine import Connection
 
 from bentley.domain import adjustment, sessions, stocks
 from bentley.domain.errors import (
@@ -26,6 +27,7 @@ from bentley.domain.errors import (
 from bentley.settings import Settings
 from bentley.sources.http import PATIENCE_SECONDS
 from bentley.sources.source import Fetched, Period, Source
+from bentley.stages.closing import DEAD, Counted, counted
 from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import ledger, quarantine, states
 from bentley.warehouse import stocks as stored
@@ -34,8 +36,6 @@ from bentley.warehouse.warehouse import Warehouse
 
 LOOKBACK_SESSIONS = 5
 """Stored sessions that every pull reads again, for corrections that came late."""
-
-DEAD = "the process ended before its work was done"
 
 _LOCK_SECONDS = 900.0
 _STALE_MS = 20 * 3_600_000
@@ -314,25 +314,9 @@ def _close(
     error: str | None = None,
 ) -> Batch:
     """Count the batch's rows back from the table and close it on what is found there."""
-    with warehouse.snapshot() as connection:
-        batch = ledger.get(connection, batch_id)
-        assert batch is not None  # noqa: S101 - the caller has just begun it
+
+    def count(connection: Connection, batch: Batch) -> Counted:
         rows, checksum, watermark = stored.count_batch(connection, batch_id, batch.ranges)
-    lost = None
-    if rows != batch.rows_written:
-        lost = f"batch {batch_id} wrote {batch.rows_written} prices, but {rows} are in the table"
-    with warehouse.writing() as connection:
-        ledger.close(
-            connection,
-            batch_id,
-            checksum=checksum,
-            watermark=watermark,
-            details=details or {},
-            error=error or lost,
-        )
-    if lost and not error:
-        raise FatalError(lost)
-    with warehouse.reading() as connection:
-        closed = ledger.get(connection, batch_id)
-    assert closed is not None  # noqa: S101
-    return closed
+        return Counted(rows, rows, watermark, checksum)
+
+    return counted(warehouse, batch_id, count, what="prices", details=details, error=error)

@@ -18,6 +18,7 @@ from bentley.warehouse.ledger import PROCESS
 from bentley.warehouse.processed import Span
 from bentley.warehouse.schema import binance_ohlcv, consumption, knime_processed, quarantine
 
+_NAMED = 5
 _PAGE = 25_000
 _NAMED = 5
 """So many wrong gaps are named; the rest are counted."""
@@ -30,6 +31,12 @@ class Check:
     name: str
     held: bool
     detail: str
+
+
+def told(wrong: Sequence[str]) -> str:
+    """Name the first of what is wrong, and how many there are beside them."""
+    more = [f"{len(wrong) - _NAMED} more"] if len(wrong) > _NAMED else []
+    return "; ".join([*wrong[:_NAMED], *more])
 
 
 def _due(span: Span) -> sa.ColumnElement[bool]:

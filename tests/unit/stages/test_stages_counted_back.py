@@ -4,6 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from bentley.domain.errors import ConfigurationError, FatalError
+from bentley.sources import exchange
 from bentley.stages import ingest, intake, table_checks, verify
 from bentley.stages.process import process
 from bentley.warehouse import bulk, ledger
@@ -73,7 +74,7 @@ def test_a_verification_sees_one_state_while_another_run_lands(opened, warehouse
 
 
 def test_a_start_ahead_of_the_clock_is_refused_and_marks_nothing(opened, warehouse, monkeypatch):
-    monkeypatch.setattr(ingest.exchange, "server_time", lambda _: START)
+    monkeypatch.setattr(exchange, "server_time", lambda _: START)
     with pytest.raises(ConfigurationError, match="lies ahead of the exchange's clock"):
         ingest.sync(opened.model_copy(update={"since": START + HOUR}))
     with warehouse.reading() as connection:

@@ -11,7 +11,7 @@ import stock_support
 from bentley.domain import adjustment, sessions
 from bentley.domain.errors import ConfigurationError, DataError, FatalError, RetriableError
 from bentley.sources import catalog
-from bentley.stages import sentiment_pull, stock_consensus, stock_pull
+from bentley.stages import closing, sentiment_pull, stock_consensus, stock_pull
 from bentley.warehouse import ledger
 from bentley.warehouse import stocks as stored
 from bentley.warehouse.schema import quarantine, stock_actions
@@ -324,7 +324,7 @@ def test_the_batch_of_a_process_that_died_is_closed_and_its_rows_count(market, g
     pull(settings)
     with Warehouse.open(settings) as warehouse, warehouse.reading() as connection:
         dead = ledger.get(connection, 1)
-    assert (dead.status, dead.rows_written, dead.error) == ("failed", 1, stock_pull.DEAD)
+    assert (dead.status, dead.rows_written, dead.error) == ("failed", 1, closing.DEAD)
     assert stock_consensus.decide(settings).rows_written == 1
 
 
