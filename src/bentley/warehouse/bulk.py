@@ -134,10 +134,10 @@ def _insert(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None
     cells = ["?"] * rows.width
     if rows.height >= _LITERAL_FROM_ROWS:
         cells = [_literal(column) or "?" for column in rows]
-    lists = [column.to_list() for cell, column in zip(cells, rows, strict=True) if cell == "?"]
+    listed = rows.select(column for cell, column in zip(cells, rows, strict=True) if cell == "?")
     file = cast("sqlite3.Connection", connection.connection.driver_connection)
     bound_values = min(_BOUND_VALUES, file.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
-    size = max(1, bound_values // max(1, len(lists)))
+    size = max(1, bound_values // max(1, listed.width))
     verb = "INSERT OR REPLACE"
     head = f"{verb} INTO {table.name} ({_names(connection, table, rows)}) VALUES "
     row = f"({', '.join(cells)})"
@@ -145,7 +145,8 @@ def _insert(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None
     for start in range(0, rows.height, size):
         count = min(size, rows.height - start)
         statement = whole if count == size else head + ", ".join([row] * count)
-        parts = (values[start : start + count] for values in lists)
+        # a statement's own at a time: as Python's, the values take several times their room
+        parts = (column.to_list() for column in listed.slice(start, count))
         bound = tuple(chain.from_iterable(zip(*parts, strict=True)))
         connection.exec_driver_sql(statement, bound)
 
