@@ -13,6 +13,8 @@ INTERVAL = "1m"
 MINUTE = 60_000
 START = 1_577_836_800_000
 """2020-01-01 in UTC milliseconds."""
+FAR_AHEAD = 2**42
+"""A clock by which every bar has closed."""
 
 
 def bars(count: int, symbol: str = "BTCUSDT", *, first: int = START) -> pl.DataFrame:

@@ -18,7 +18,7 @@ from bentley.stages import positions
 from bentley.stages.backfill import backfill
 from bentley.stages.intake import close_dead
 from bentley.stages.reading import Mark
-from bentley.warehouse import bulk, gaps
+from bentley.warehouse import bars, bulk, gaps
 from bentley.warehouse.ledger import COMMITTED, FAILED, INGEST
 from bentley.warehouse.schema import binance_ohlcv, quarantine
 from unit.stages.chain_support import batches, digest, ingest_batch
@@ -338,3 +338,29 @@ def test_the_recorded_month_in_microseconds_is_the_recorded_klines(
         wanted += [(symbol, *row[:11]) for row in frame.rows()]
     assert len(wanted) == 2 * 744
     assert found == wanted
+
+
+def test_recorded_months_of_futures_load_whole(opened, warehouse, recorded, tmp_path):
+    """They have a header line and fewer decimals: bulk input, in a warehouse of its own."""
+    rows = 0
+    for month in ("2023-04", "2023-05"):
+        packed = (recorded / f"futures_1m/FILUSDT-1m-{month}.csv.zst").open("rb")
+        with packed, zstandard.ZstdDecompressor().stream_reader(packed) as stream:
+            body = stream.read().decode()
+        rows += body.count("\n") - 1
+        put(tmp_path, month, body, symbol="FILUSDT", interval="1m")
+    given = opened.model_copy(
+        update={
+            "archive": str(tmp_path),
+            "symbols": ("FILUSDT",),
+            "intervals": ("1m",),
+            "since": ms("2023-04-01"),
+            "until": ms("2023-06-01"),
+        }
+    )
+    done = backfill(given)
+    assert (done.rows_written, done.rows_rejected, done.failures) == (rows, 0, ())
+    assert rows == (30 + 31) * 24 * 60
+    with warehouse.reading() as connection:
+        first, last, count = bars.extent(connection, "FILUSDT", "1m")
+    assert (first, last, count) == (ms("2023-04-01"), ms("2023-06-01") - 60_000, rows)

@@ -35,7 +35,7 @@ from bentley.warehouse import ledger
 from bentley.warehouse.ledger import COMMITTED, INGEST, PROCESS, TRACK
 from bentley.warehouse.schema import batches
 from bentley.warehouse.warehouse import Warehouse
-from e2e.pipeline import planted
+from live import planted
 from support import free_port
 from unit.stages.chain_support import add_rows
 
