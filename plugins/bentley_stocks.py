@@ -43,8 +43,8 @@ def pull_source(
 def consensus_task(asset: Asset) -> Any:
     """Make the task that decides what is new, and emits `asset` for it.
 
-    It runs whatever became of the pulls, for what came before a failure is there. An attempt that
-    died after its commit is made good: the event sums up all that the run has decided.
+    It runs whatever became of the pulls, for what came before a failure is there. The ledger says
+    what there is to announce: also what a command beside Airflow decided, or an attempt that died.
     """
 
     @task(task_id="consensus", trigger_rule="all_done", outlets=[asset])
@@ -53,9 +53,8 @@ def consensus_task(asset: Asset) -> Any:
         from bentley.stages import stock_consensus  # noqa: PLC0415
 
         given = settings.load()
-        link = run_link(dag_run)
-        stock_consensus.decide(given, dag_run=link)
-        news = stock_consensus.announcement(given, link)
+        stock_consensus.decide(given, dag_run=run_link(dag_run))
+        news = stock_consensus.announcement(given)
         if news is None:
             msg = "nothing new: no event"
             raise AirflowSkipException(msg)
@@ -75,17 +74,21 @@ def report_task(*, before: list[str], pulls: str) -> Any:
     def report(*, dag_run: Any = None, ti: Any = None) -> list[dict[str, Any]]:
         from bentley import settings  # noqa: PLC0415
         from bentley.services.airflow_note import set_note  # noqa: PLC0415
-        from bentley.stages import stock_run  # noqa: PLC0415
+        from bentley.stages import stock_consensus, stock_run  # noqa: PLC0415
 
+        given = settings.load()
+        news = ti.xcom_pull(task_ids="consensus")
+        if news is not None:  # its task is over, so the event is out
+            stock_consensus.announced(given, news["batch_id"])
         failure = failure_before(ti, dag_run, [*before, "consensus"])
         if failure is not None:
             raise AirflowFailException(failure.message)
         found = ti.xcom_pull(task_ids=pulls, key=OUTCOME)
-        outcomes = [
-            stock_run.Outcome(**one)
-            for one in ([found] if isinstance(found, dict) else found or ())
-        ]
-        given = settings.load()
+        told = [found] if isinstance(found, dict) else found or ()
+        outcomes = [stock_run.Outcome(**one) for one in told if one is not None]
+        names = {one.source for one in outcomes}
+        wanted = (ti.xcom_pull(task_ids=before[0]) if before else None) or ()
+        outcomes += [stock_run.silent(name) for name in wanted if name not in names]
         set_note(given, dag_run.dag_id, dag_run.run_id, stock_run.table(outcomes))
         stock_run.require_one(outcomes)
         return [one.to_dict() for one in outcomes]

@@ -34,6 +34,7 @@ class Said:
     headers: dict[str, str]
     times: int
     cut: bool = False
+    path: str = ""
 
 
 @dataclass
@@ -80,12 +81,16 @@ class Market:
         ticker: str = "",
         times: int = 1_000_000,
         cut: bool = False,
+        path: str = "",
         **headers: str,
     ) -> None:
-        """Let an API answer so, for one ticker or all; `cut` drops the connection half way."""
+        """Let an API answer so, for one ticker or all; `cut` drops the connection half way.
+
+        With `path` it does so only where that is part of the address.
+        """
         text = body if isinstance(body, str) else json.dumps(body)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self._said.setdefault((api, ticker), []).append(Said(status, text, named, times, cut))
+        self._said.setdefault((api, ticker), []).append(Said(status, text, named, times, cut, path))
 
     def be_itself(self) -> None:
         self._said.clear()
@@ -93,11 +98,11 @@ class Market:
     def requests(self, api: str) -> list[Asked]:
         return [one for one in self.asked if one.api == api]
 
-    def told(self, api: str, ticker: str) -> Said | None:
+    def told(self, api: str, ticker: str, path: str) -> Said | None:
         with self.lock:
             for key in ((api, ticker), (api, "")):
                 for said in self._said.get(key, ()):
-                    if said.times > 0:
+                    if said.times > 0 and said.path in path:
                         said.times -= 1
                         return said
         return None
@@ -126,7 +131,7 @@ def answer(market: Market, path: str, query: dict[str, str], headers: Any) -> tu
         case ["api", "2", "streams", "symbol", name]:
             ticker = name.removesuffix(".json")
             api, make = "stocktwits", lambda: _stream(market, ticker, query)
-    return api, market.told(api, ticker) or make()
+    return api, market.told(api, ticker, path) or make()
 
 
 def _json(status: int, body: Any) -> Said:

@@ -240,6 +240,16 @@ class Settings(BaseSettings):
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value
 
+    @field_validator("tiingo_api_key", "polygon_api_key", "alpha_vantage_api_key", mode="after")
+    @classmethod
+    def _one_word(cls, value: SecretStr | None) -> SecretStr | None:
+        """Take what a file or a cluster's secret put around a key away from it."""
+        key = "" if value is None else value.get_secret_value().strip()
+        if not all("!" <= letter <= "~" for letter in key):
+            msg = "a key holds no blanks and no letters but ASCII ones: copy it again"
+            raise ValueError(msg)
+        return SecretStr(key) if key else None
+
     @field_validator(
         "exchange_url",
         "tiingo_url",

@@ -49,7 +49,7 @@ def decide(prices: pl.DataFrame, *, order: Sequence[str], bound_bps: float) -> p
 
     `order` names the sources by preference; one that it doesn't name comes behind all others.
     Splits and dividends are those of the first source by preference that says anything of them,
-    null where none does.
+    one that was passed over coming last; null where none does.
     """
     ranks = {name: rank for rank, name in enumerate(order)}
     rows = prices.with_columns(
@@ -62,7 +62,8 @@ def decide(prices: pl.DataFrame, *, order: Sequence[str], bound_bps: float) -> p
     taken = rows.sort(*_DAY, "_odd", "_rank", "source").unique(
         _DAY, keep="first", maintain_order=True
     )
-    said = _actions(rows)
+    # Of one that is passed over for its prices, events are not believed either.
+    said = _actions(rows.sort(*_DAY, "_odd", "_rank", "source"))
     apart = _deviations(rows, taken)
     decided = (
         taken.drop("div_cash", "split_factor")

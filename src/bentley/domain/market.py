@@ -20,8 +20,11 @@ def symbol(text: str) -> str:
 
 
 def ticker(text: str) -> str:
-    """Return a stock's ticker in upper case; ConfigurationError for what can't be one."""
-    return _written(text, "ticker", _TICKER, "AAPL, BRK.B or BF-B")
+    """Return a stock's ticker in upper case; ConfigurationError for what can't be one.
+
+    A class of shares is written with a point, whichever way it was given: BF-B is BF.B.
+    """
+    return _written(text, "ticker", _TICKER, "AAPL or BRK.B").replace("-", ".")
 
 
 def _written(text: str, what: str, form: re.Pattern[str], example: str) -> str:

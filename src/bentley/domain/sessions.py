@@ -16,6 +16,9 @@ EXCHANGE = "XNYS"
 FIRST_YEAR = 1962
 """Before it no source has prices of a day; the calendar itself begins in 1885."""
 
+SETTLES_MS = 3 * 3_600_000
+"""So long after its close a session may still change: late trades, delayed feeds, cancelled prints."""
+
 _NANOS = 1_000_000
 _LONGEST_BREAK = timedelta(days=14)
 """The exchange has been closed for longer only in 1914."""
@@ -32,9 +35,10 @@ def between(start: date, end: date) -> pl.DataFrame:
 
 
 def latest(now: int) -> date:
-    """The last session that had closed by `now`, in UTC milliseconds."""
+    """The last session that had closed and settled by `now`, in UTC milliseconds."""
     today = day_of(now)
-    recent = between(today - _LONGEST_BREAK, today).filter(pl.col("closes") <= now)
+    settled = pl.col("closes") <= now - SETTLES_MS
+    recent = between(today - _LONGEST_BREAK, today).filter(settled)
     found: date = recent["session"][-1]
     return found
 

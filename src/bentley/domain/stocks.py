@@ -78,13 +78,26 @@ def frame(rows: Iterable[Mapping[str, str | None]]) -> pl.DataFrame:
 def sift(raw: pl.DataFrame, *, now: int) -> Sifted:
     """Part rows in RAW_SCHEMA; nothing is rounded and nothing is lost.
 
-    `now` is in UTC milliseconds: a row of a session that closes after it may still change. Of
+    `now` is in UTC milliseconds: a row of a session that had not settled by then may still change
+    (`sessions.SETTLES_MS` after its close). An adjusted cell that the column can't hold becomes
+    null, and its row is among the rejects as well, for the raw prices are sound. Of
     several rows with one key, an equal repeat is dropped, and where they differ all but the last
     are rejected.
     """
     raw = raw.select(FIELDS)
     plain = raw.with_columns(_written_out(raw[name]) for name in DECIMALS)
-    plain = plain.with_row_index("_row").with_columns(
+    unfit = {name: ~pl.col(name).str.contains(_FITS) for name in (*ADJUSTED, "adj_volume")}
+    plain = plain.with_row_index("_row")
+    shortened = plain.filter(pl.any_horizontal(unfit.values())).select(
+        "_row",
+        reason=pl.coalesce(
+            pl.when(wrong).then(pl.format(f"{name} {{}} does not fit the column", pl.col(name)))
+            for name, wrong in unfit.items()
+        ),
+    )
+    plain = plain.with_columns(
+        pl.when(~wrong).then(pl.col(name)).alias(name) for name, wrong in unfit.items()
+    ).with_columns(
         _day=pl.when(pl.col("session").str.contains(_DATE)).then(
             pl.col("session").str.to_date("%Y-%m-%d", strict=False)
         ),
@@ -97,19 +110,19 @@ def sift(raw: pl.DataFrame, *, now: int) -> Sifted:
     )
     judged = typed.with_columns(reason=pl.coalesce(_value_faults(now)))
     fit = judged.filter(pl.col("reason").is_null())
-    settled = fit.filter(pl.col("closes") <= now)
+    settled = fit.filter(pl.col("closes") <= now - sessions.SETTLES_MS)
     kept = settled.unique(subset=KEY, keep="last", maintain_order=True)
     earlier = settled.join(kept, on=FIELDS, how="anti", nulls_equal=True).with_columns(
         reason=pl.lit("an earlier version of a key that was repeated")
     )
     wrong = pl.concat(
         part.filter(pl.col("reason").is_not_null()).select("_row", "reason")
-        for part in (told, judged, earlier)
+        for part in (told, judged, earlier, shortened)
     ).sort("_row")
     return Sifted(
         prices=kept.select(FIELDS),
         rejected=raw[wrong["_row"]].with_columns(reason=wrong["reason"]),
-        forming=raw[fit.filter(pl.col("closes") > now)["_row"]],
+        forming=raw[fit.filter(pl.col("closes") > now - sessions.SETTLES_MS)["_row"]],
     )
 
 

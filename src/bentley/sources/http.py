@@ -36,7 +36,7 @@ _BLOCK_BYTES = 1 << 20
 _LOCAL = {"127.0.0.1", "localhost", "::1"}
 _TOO_MANY = {418, 429}
 _FORBIDDEN = 403
-_REFUSED = {401, _FORBIDDEN}
+_NO_KEY = 401
 _NOT_FOUND = 404
 _SERVER_FAULT = 500
 _EXCERPT = 200
@@ -96,13 +96,19 @@ class Server:
         there is no such server at the address.
         """
         answer = self.ask(path, params)
-        if answer.status_code in _REFUSED:
+        if answer.status_code == _NO_KEY:
             known = "is not set" if self.key is None else "is refused"
             msg = (
                 f"{self.what} answered {answer.status_code}: its key {known}; check it "
                 f"({self.excerpt(answer)})"
             )
             raise ConfigurationError(msg)
+        if answer.status_code == _FORBIDDEN:  # said by the server itself, see `ask`
+            msg = (
+                f"{self.what} does not allow this with the key's plan ({self.excerpt(answer)}): "
+                "ask for less, take another plan, or leave this source out"
+            )
+            raise FatalError(msg)
         try:
             body = json.loads(answer.text, parse_float=str, parse_int=str, parse_constant=str)
         except ValueError:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo
 
+from bentley.domain.errors import RetriableError
 from bentley.sources.http import Answer, Server
 from bentley.sources.source import Fetched, Period, Source, plain, prices, unknown
 
@@ -41,14 +42,22 @@ def fetch(server: Server, ticker: str, period: Period) -> Fetched:
         return prices((), NAME, ticker, period)
     splits = _events(server, ticker, "splits", "execution_date", (first, last))
     paid = _events(server, ticker, "dividends", "ex_dividend_date", (first, last))
-    rows = [_row(bar, splits, paid) for bar in bars]
-    return prices(rows, NAME, ticker, period)
+    rows: dict[str, dict[str, str | None]] = {}
+    for bar in bars:
+        row = _row(bar, splits, paid)
+        rows[str(row["session"])] = row
+    newest = max(rows)
+    for day in splits.keys() | paid.keys():
+        if day < newest and day not in rows:  # without a bar: it must not be lost
+            rows[day] = {"session": day, **_told_of(day, splits, paid)}
+    return prices(rows.values(), NAME, ticker, period)
 
 
 def _pages(
     server: Server, ticker: str, path: str, params: dict[str, str]
 ) -> Iterator[dict[str, Any]]:
     """Yield all results, page after page, each from the address that is configured."""
+    asked: set[tuple[str, ...]] = set()
     while True:
         answer = server.read(path, params)
         if answer.status == _UNKNOWN:
@@ -63,6 +72,11 @@ def _pages(
         parts = urlsplit(following)
         path = parts.path
         params = {name: value for name, value in parse_qsl(parts.query) if name != "apiKey"}
+        page = (path, *sorted(map("=".join, params.items())))
+        if page in asked:
+            msg = f"{server.what} names the same next page of {ticker} again and again"
+            raise RetriableError(msg)
+        asked.add(page)
 
 
 def _look_up(server: Server, ticker: str) -> None:
@@ -97,12 +111,18 @@ def _row(
 ) -> dict[str, str | None]:
     moment = datetime.fromtimestamp(int(bar["t"]) / 1000, tz=UTC).astimezone(_NEW_YORK)
     day = moment.date().isoformat()
+    cells = {name: plain(bar.get(theirs)) for name, theirs in _COLUMNS.items()}
+    return {"session": day} | cells | _told_of(day, splits, paid)
+
+
+def _told_of(
+    day: str, splits: dict[str, list[dict[str, Any]]], paid: dict[str, list[dict[str, Any]]]
+) -> dict[str, str | None]:
     split = Decimal(1)
     for one in splits.get(day, ()):
         split *= Decimal(one["split_to"]) / Decimal(one["split_from"])
     dividend = sum((Decimal(one["cash_amount"]) for one in paid.get(day, ())), Decimal(0))
-    return {name: plain(bar.get(theirs)) for name, theirs in _COLUMNS.items()} | {
-        "session": day,
+    return {
         "split_factor": f"{round(split, 18).normalize():f}",
         "div_cash": f"{dividend:f}",
     }

@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import SecretStr
 
 from bentley.domain import stocks
-from bentley.domain.errors import UnknownTickerError
+from bentley.domain.errors import RetriableError, UnknownTickerError
 from bentley.domain.sessions import day_of
 from bentley.settings import Settings
 from bentley.sources.http import PATIENCE_SECONDS, Server
@@ -68,7 +68,7 @@ def prices(
 
 def unknown(server: Server, ticker: str, said: str = "") -> UnknownTickerError:
     """Make the error for a ticker that a server doesn't know."""
-    detail = f" ({said})" if said else ""
+    detail = f" ({server.struck(said)})" if said else ""
     msg = f"{server.what} knows no ticker {ticker}{detail}: mend or remove it in the universe"
     return UnknownTickerError(msg, ticker=ticker)
 
@@ -118,10 +118,21 @@ class Source:
             key=key,
             headers=self.headers("" if key is None else key.get_secret_value()),
             patience=PATIENCE_SECONDS,
-            wait=seconds,
+            wait=max(seconds, self.seconds),  # a plan says what is let in, not how long it is shut
             pace=Pace(settings.home / "pace" / f"{self.name}.json", calls, seconds),
         )
 
     def pull(self, settings: Settings, ticker: str, period: Period) -> Fetched:
-        """Fetch a ticker's rows of a period; raises what `Fetch` raises."""
-        return self.fetch(self.server(settings), ticker, period)
+        """Fetch a ticker's rows of a period; raises what `Fetch` raises.
+
+        An answer of another shape than is documented is a RetriableError that names what it lacks.
+        """
+        server = self.server(settings)
+        try:
+            return self.fetch(server, ticker, period)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            msg = (
+                f"{self.title} answered for {ticker} in another form than it documents: "
+                f"{server.struck(f'{type(error).__name__}: {error}')}"
+            )
+            raise RetriableError(msg) from None

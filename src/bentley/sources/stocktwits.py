@@ -37,7 +37,7 @@ def fetch(server: Server, ticker: str, period: Period) -> Fetched:
         fresh = [_row(one, ticker) for one in messages if str(one["id"]) not in found]
         found |= {row["message_id"]: row for row in fresh}
         oldest = min((row["created_at"] for row in fresh), default=period.until)
-        if oldest < period.since:
+        if oldest < period.since or not found:  # beyond it, or of a ticker without any message
             return _fetched(found, period, period.since)
         if not fresh:
             break

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bentley.domain.errors import BentleyError, ConfigurationError
 from bentley.domain.sentiment import HOUR_MS, by_hour
 from bentley.settings import Settings
 from bentley.sources.source import Period, Source
 from bentley.stages.closing import DEAD, without_rows
 from bentley.stages.report import StageReport, of_batch
-from bentley.stages.stock_pull import clock, over_share, wanted_tickers
+from bentley.stages.stock_pull import clock, over_share, read_each, wanted_tickers
 from bentley.warehouse import ledger, states
 from bentley.warehouse import stocks as stored
 from bentley.warehouse.ledger import SENTIMENT, Range
@@ -34,8 +33,6 @@ def pull(
 ) -> StageReport:
     """Count the hours that are over since the last pull; raises what `stock_pull.pull` raises."""
     tickers = wanted_tickers(settings)
-    now = clock()
-    failures: dict[str, BentleyError] = {}
     with (
         Warehouse.open(settings) as warehouse,
         warehouse.alone(f"{SENTIMENT}.{source.name}", wait_seconds=_LOCK_SECONDS),
@@ -48,15 +45,11 @@ def pull(
         with warehouse.writing() as connection:
             batch_id = ledger.begin(connection, SENTIMENT, engine=source.name, dag_run=dag_run)
         try:
-            for ticker in tickers:
-                if progress is not None:
-                    progress(ticker)
-                try:
-                    _count(settings, warehouse, source, ticker, batch_id=batch_id, now=now)
-                except ConfigurationError:
-                    raise
-                except BentleyError as error:
-                    failures[ticker] = error
+
+            def read(ticker: str) -> None:
+                _count(settings, warehouse, source, ticker, batch_id=batch_id)
+
+            failures = read_each(tickers, read, progress)
         except BaseException as error:
             without_rows(warehouse, batch_id, error)
             raise
@@ -70,7 +63,7 @@ def pull(
                 connection,
                 batch_id,
                 checksum=None,
-                watermark=now,
+                watermark=clock(),
                 details={"failures": named},
                 error=None if excess is None else str(excess),
             )
@@ -89,10 +82,9 @@ def _count(
     ticker: str,
     *,
     batch_id: int,
-    now: int,
 ) -> None:
     name = f"{SENTIMENT}.{source.name}"
-    until = now // HOUR_MS * HOUR_MS
+    until = clock() // HOUR_MS * HOUR_MS
     with warehouse.reading() as connection:
         state = states.load(connection, name, ticker)
     since = until - FIRST_HOURS * HOUR_MS if state is None else int(state["until"])
@@ -100,8 +92,9 @@ def _count(
         return
     fetched = source.pull(settings, ticker, Period(since, until))
     whole = max(since, fetched.since)
+    read_at = clock()  # after the answer: nobody knew of it before
     hours = by_hour(
-        fetched.rows, ticker=ticker, source=source.name, since=whole, until=until, now=now
+        fetched.rows, ticker=ticker, source=source.name, since=whole, until=until, now=read_at
     )
     ranges = [Range(ticker, "1h", whole, until - HOUR_MS, hours.height)] if hours.height else []
     with warehouse.writing() as connection:

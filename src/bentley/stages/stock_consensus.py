@@ -19,8 +19,8 @@ from bentley.stages.closing import DEAD, without_rows
 from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import ledger
 from bentley.warehouse import stocks as stored
-from bentley.warehouse.ledger import COMMITTED, CONSENSUS, Range
-from bentley.warehouse.schema import batches, stock_prices
+from bentley.warehouse.ledger import CONSENSUS, STOCK_EVENT, Range
+from bentley.warehouse.schema import stock_prices
 from bentley.warehouse.warehouse import Warehouse
 
 ENGINE = "bentley"
@@ -62,23 +62,26 @@ def decide(settings: Settings, *, again: bool = False, dag_run: str | None = Non
     return of_batch(batch, origin=settings.origin, details=batch.details)
 
 
-def announcement(settings: Settings, dag_run: str) -> dict[str, Any] | None:
-    """Sum up what a run of the DAG has decided, in all of its attempts; None where nothing is new."""
+def announcement(settings: Settings) -> dict[str, Any] | None:
+    """Sum up what was decided and not announced yet, by whomever; None where nothing is new."""
     with Warehouse.open(settings) as warehouse, warehouse.reading() as connection:
-        c = batches.c
-        found = connection.execute(
-            sa.select(sa.func.max(c.id), sa.func.sum(c.rows_news), sa.func.max(c.watermark)).where(
-                c.stage == CONSENSUS, c.status == COMMITTED, c.dag_run == dag_run
-            )
-        ).one()
-    if not found[1]:
+        waiting = ledger.unconsumed(connection, STOCK_EVENT)
+    if not waiting:
         return None
     return {
-        "batch_id": int(found[0]),
-        "rows": int(found[1]),
-        "watermark": int(found[2]),
+        "batch_id": waiting[-1].id,
+        "rows": sum(batch.rows_news for batch in waiting),
+        "watermark": max(batch.watermark or 0 for batch in waiting),
         "origin": settings.origin,
     }
+
+
+def announced(settings: Settings, batch_id: int) -> None:
+    """Note that the event of a batch, and of all before it, was emitted."""
+    with Warehouse.open(settings) as warehouse, warehouse.writing() as connection:
+        waiting = ledger.unconsumed(connection, STOCK_EVENT)
+        taken = [batch.id for batch in waiting if batch.id <= batch_id]
+        ledger.consume(connection, STOCK_EVENT, taken, by=batch_id)
 
 
 def _touched(ranges: Iterable[Range]) -> dict[str, tuple[int, int]]:

@@ -25,7 +25,6 @@ from bentley.domain.errors import (
     RetriableError,
 )
 from bentley.settings import Settings
-from bentley.sources.http import PATIENCE_SECONDS
 from bentley.sources.source import Fetched, Period, Source
 from bentley.stages.closing import DEAD, Counted, counted
 from bentley.stages.report import StageReport, of_batch
@@ -39,9 +38,13 @@ LOOKBACK_SESSIONS = 5
 
 _LOCK_SECONDS = 900.0
 _STALE_MS = 20 * 3_600_000
+_WHOLE_AGAIN_MS = 7 * 86_400_000
+"""So often all of a ticker is read again, for what was corrected or told late, further back."""
+
 _GIVES_UP_AFTER = 3
 """A source that fails so many tickers in a row for a passing reason is down."""
 
+_NOISE = 1e-6
 _DAY = timedelta(days=1)
 
 Progress = Callable[[str], None]
@@ -99,6 +102,7 @@ def pull(
             "failures": run.named,
             "asked": run.asked,
             "reread": run.reread,
+            "behind": run.behind(tickers),
         }
         excess = over_share(run.failures, len(tickers), settings.max_failed_share)
         batch = _close(
@@ -120,16 +124,55 @@ def close_dead(warehouse: Warehouse, stage: str, engine: str) -> None:
 def over_share(
     failures: dict[str, BentleyError], of: int, share: float
 ) -> RetriableError | FatalError | None:
-    """Return the error where more tickers failed than may; None where the rest is to be kept."""
-    if not failures or len(failures) <= share * of:
+    """Return the error where more tickers failed than may; None where the rest is to be kept.
+
+    A limit is never forgiven: the same tickers would be left out every time.
+    """
+    if not failures:
+        return None
+    if len(failures) <= share * of and not any(map(is_limit, failures.values())):
         return None
     said = "; ".join(f"{ticker}: {error}" for ticker, error in failures.items())
     msg = f"{len(failures)} of {of} tickers failed, what the others gave is stored ({said})"
     passing = [error for error in failures.values() if isinstance(error, RetriableError)]
-    if len(passing) == len(failures):
+    if len(passing) == len(failures) or any(map(is_limit, passing)):
         waits = [error.retry_after or 0.0 for error in passing]
         return RetriableError(msg, retry_after=max(waits) or None)
     return FatalError(msg)
+
+
+def read_each(
+    tickers: Iterable[str], read: Callable[[str], None], progress: Progress | None
+) -> dict[str, BentleyError]:
+    """Read each ticker and return the errors of those that failed.
+
+    A source that asks to wait, or that fails several tickers in a row, is asked no more.
+    """
+    failures: dict[str, BentleyError] = {}
+    in_a_row = 0
+    down: RetriableError | None = None
+    for ticker in tickers:
+        if down is not None:
+            msg = f"not asked for any more: {down}"
+            failures[ticker] = RetriableError(msg, retry_after=down.retry_after)
+            continue
+        if progress is not None:
+            progress(ticker)
+        try:
+            read(ticker)
+        except ConfigurationError:
+            raise
+        except RetriableError as error:
+            failures[ticker] = error
+            in_a_row += 1
+            if in_a_row >= _GIVES_UP_AFTER or is_limit(error):
+                down = error
+        except BentleyError as error:
+            failures[ticker] = error
+            in_a_row = 0
+        else:
+            in_a_row = 0
+    return failures
 
 
 @dataclass(frozen=True)
@@ -139,6 +182,7 @@ class _Plan:
     start: date
     since: date
     last: date | None
+    whole_at: int
 
 
 class _Run:
@@ -178,33 +222,16 @@ class _Run:
         return f"{STOCKS}.{self.source.name}"
 
     def read_all(self, tickers: Iterable[str], progress: Progress | None) -> None:
-        """Read each ticker; what fails is named, and a source that is down is asked no more."""
-        in_a_row = 0
-        down: RetriableError | None = None
-        for ticker in tickers:
-            if down is not None:
-                msg = f"not asked for any more: {down}"
-                self.failures[ticker] = RetriableError(msg, retry_after=down.retry_after)
-                continue
-            if progress is not None:
-                progress(ticker)
-            try:
-                self._read(ticker)
-            except ConfigurationError:
-                raise
-            except RetriableError as error:
-                self.failures[ticker] = error
-                in_a_row += 1
-                if in_a_row >= _GIVES_UP_AFTER or _is_long(error):
-                    down = error
-                continue
-            except BentleyError as error:
-                self.failures[ticker] = error
-            in_a_row = 0
+        """Read each ticker, those first that were asked for longest ago: a limit starves none."""
+        with self.warehouse.reading() as connection:
+            known = states.under(connection, self._name, "")
+        asked = {ticker: state["asked_at"] for ticker, state in known.items()}
+        in_turn = sorted(tickers, key=lambda ticker: asked.get(ticker, 0))
+        self.failures = read_each(in_turn, self._read, progress)
 
     def _read(self, ticker: str) -> None:
         plan = self._plan(ticker)
-        if plan is None:
+        if plan is None or plan.start > self._due():
             return
         self.asked += 1
         fetched, sifted = self._fetch(ticker, plan.start)
@@ -232,11 +259,17 @@ class _Run:
             )
             if bad is None:
                 # What was asked for, not what came: a source that has less is not asked for ever.
-                state = {"since": plan.since.isoformat(), "asked_at": self.now}
+                state = {
+                    "since": plan.since.isoformat(),
+                    "asked_at": self.now,
+                    "whole_at": plan.whole_at,
+                }
                 states.save(connection, self._name, ticker, state, batch_id=self.batch_id)
+            known = stored.prices(connection, ticker, source=self.source.name)
         if bad is not None:
             raise bad
-        _tied(self.source, sifted.prices)
+        _every_event_is_stored(sifted.rejected)
+        _tied(self.source, known)
 
     def _plan(self, ticker: str) -> _Plan | None:
         """From where on to ask; None where nothing new can be there."""
@@ -245,15 +278,29 @@ class _Run:
             state = states.load(connection, self._name, ticker)
             last = stored.last_session(connection, ticker, self.source.name)
         if state is None:
-            return _Plan(wanted, wanted, last)
+            return _Plan(wanted, wanted, last, self.now)
         since = date.fromisoformat(state["since"])
         if self.again or wanted < since:
-            return _Plan(wanted, min(wanted, since), last)
+            return _Plan(min(wanted, since), min(wanted, since), last, self.now)
+        if self.now - state["whole_at"] >= _WHOLE_AGAIN_MS:
+            return _Plan(since, since, last, self.now)
         fresh = state["asked_at"] >= self.stale_before
         if fresh and last is not None and last >= self._due():
             return None
         start = since if last is None else sessions.before(last, LOOKBACK_SESSIONS)
-        return _Plan(max(start, since), since, last)
+        return _Plan(max(start, since), since, last, state["whole_at"])
+
+    def behind(self, tickers: Iterable[str]) -> dict[str, int]:
+        """How many sessions each ticker lacks that are due; those without a price lack all."""
+        due = self._due()
+        found = {}
+        with self.warehouse.reading() as connection:
+            for ticker in tickers:
+                last = stored.last_session(connection, ticker, self.source.name)
+                first = self._since() if last is None else last + _DAY
+                if (count := sessions.between(first, due).height) > 0:
+                    found[ticker] = count
+        return found
 
     def _since(self) -> date:
         if self.settings.since is not None:
@@ -267,9 +314,6 @@ class _Run:
     def _fetch(self, ticker: str, start: date) -> tuple[Fetched, stocks.Sifted]:
         until = min(self.now + 1, self.settings.until or self.now + 1)
         period = Period(sessions.start_of(start), until)
-        if period.since >= period.until:
-            msg = f"{ticker}: nothing lies between {start} and {sessions.day_of(until)}"
-            raise ConfigurationError(msg)
         fetched = self.source.pull(self.settings, ticker, period)
         return fetched, stocks.sift(fetched.rows, now=self.now)
 
@@ -286,12 +330,27 @@ class _Run:
                 connection, ticker, source=self.source.name, first=plan.start
             ).filter(pl.col("adj_close").is_not_null())
         both = told.join(known, on="session", suffix="_known")
-        return bool((both["adj_close"] != both["adj_close_known"]).any())
+        # Some sources give other last digits from one answer to the next.
+        ratio = both["adj_close"].cast(pl.Float64) / both["adj_close_known"].cast(pl.Float64)
+        return bool(((ratio - 1).abs() > _NOISE).any())
+
+
+def _every_event_is_stored(rejected: pl.DataFrame) -> None:
+    """Refuse a split or dividend whose session has no price: what lies before it can't be adjusted."""
+    told = pl.any_horizontal(
+        pl.col("div_cash").cast(pl.Float64, strict=False) != 0,
+        pl.col("split_factor").cast(pl.Float64, strict=False) != 1,
+    )
+    events = rejected.filter(told, ~pl.col("reason").str.ends_with("does not fit the column"))
+    if events.height:
+        day, reason = events.select("session", "reason").row(0)
+        msg = f"a split or dividend was told of {day}, whose row was refused ({reason})"
+        raise DataError(msg)
 
 
 def _tied(source: Source, prices: pl.DataFrame) -> None:
     """Check that the adjusted prices follow from the raw ones; DataError names the first that don't."""
-    wrong = adjustment.mismatches(prices.sort("session"))
+    wrong = adjustment.mismatches(prices)
     if wrong.height:
         day, expected, found = wrong.row(0)
         msg = (
@@ -302,8 +361,9 @@ def _tied(source: Source, prices: pl.DataFrame) -> None:
         raise DataError(msg)
 
 
-def _is_long(error: RetriableError) -> bool:
-    return error.retry_after is not None and error.retry_after > PATIENCE_SECONDS
+def is_limit(error: BentleyError) -> bool:
+    """Whether a server asks to be left alone for a while."""
+    return isinstance(error, RetriableError) and error.retry_after is not None
 
 
 def _close(

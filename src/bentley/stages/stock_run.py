@@ -67,8 +67,11 @@ def pull(
 
 def pulled(name: str, report: StageReport) -> Outcome:
     """The outcome of a source that gave what it had."""
-    failures = tuple(failure["message"] for failure in report.failures)
-    return Outcome(name, PULLED, report.summary, report.rows_written, failures)
+    failures = [failure["message"] for failure in report.failures]
+    if behind := report.details.get("behind"):
+        late = ", ".join(f"{ticker} {count}" for ticker, count in behind.items())
+        failures.append(f"sessions that are due and not there: {late}")
+    return Outcome(name, PULLED, report.summary, report.rows_written, tuple(failures))
 
 
 def skipped(name: str, reason: str) -> Outcome:
@@ -79,6 +82,11 @@ def skipped(name: str, reason: str) -> Outcome:
 def failed(name: str, error: Exception) -> Outcome:
     """The outcome of a source that failed."""
     return Outcome(name, FAILED, str(error))
+
+
+def silent(name: str) -> Outcome:
+    """The outcome of a source whose pull was killed, or ran out of time."""
+    return Outcome(name, FAILED, "its pull ended without a word: see its log")
 
 
 def run(
@@ -122,6 +130,9 @@ def require_one(outcomes: Iterable[Outcome]) -> None:
     ConfigurationError where all were skipped, FatalError where one was asked and failed.
     """
     outcomes = list(outcomes)
+    if not outcomes:
+        msg = "no pull told what became of its source: see their logs"
+        raise FatalError(msg)
     if any(one.state == PULLED for one in outcomes):
         return
     said = "; ".join(f"{one.source}: {one.said}" for one in outcomes)

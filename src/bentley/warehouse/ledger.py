@@ -28,8 +28,9 @@ TRACK = "track"
 STOCKS = "stocks"
 CONSENSUS = "stock_consensus"
 SENTIMENT = "sentiment"
+STOCK_EVENT = "stock_event"
 
-UPSTREAM = {PROCESS: INGEST, TRACK: PROCESS, CONSENSUS: STOCKS}
+UPSTREAM = {PROCESS: INGEST, TRACK: PROCESS, CONSENSUS: STOCKS, STOCK_EVENT: CONSENSUS}
 """Whose batches a stage consumes."""
 
 RUNNING = "running"

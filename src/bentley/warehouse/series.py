@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from bentley.domain import adjustment, sessions
 from bentley.domain.adjustment import Method
 from bentley.domain.bars import BAR_SCHEMA, FIELDS
-from bentley.domain.errors import ConfigurationError
+from bentley.domain.errors import ConfigurationError, DataError
 from bentley.domain.stocks import DECIMAL, PRICES
 from bentley.warehouse import frames, stocks
 from bentley.warehouse.schema import stock_consensus
@@ -46,7 +46,8 @@ def bars(
     With `adjusted` a stock's prices and volume are adjusted for the splits and dividends among the
     bars that are read, by `method` (see `domain.adjustment`): nothing from `until` on is known to
     them. Raises ConfigurationError for an interval that a stock doesn't have, or for exact prices
-    that are adjusted, and DataError where no source tells the events.
+    that are adjusted, and DataError where no source tells the events, or
+    a session between them is missing.
     """
     with warehouse.reading() as connection:
         if not _is_stock(connection, name):
@@ -63,10 +64,17 @@ def bars(
         if interval != STOCK_INTERVAL:
             msg = f"{name} is a stock, whose bars are of {STOCK_INTERVAL}, not {interval}"
             raise ConfigurationError(msg)
-        decided = stocks.decided(
-            connection, name, first=sessions.day_of(since), last=sessions.day_of(until)
-        )
+        days = sessions.day_of(since), sessions.day_of(until)
+        decided = stocks.decided(connection, name, first=days[0], last=days[1])
+        gaps = [gap for gap in stocks.recorded_gaps(connection, name) if _within(gap, decided)]
     rows = _timed(decided).filter(pl.col("open_time").is_between(since, until, closed="left"))
+    if adjusted and gaps:
+        msg = (
+            f"no source has a price of {name} on {gaps[0][0]} ({len(gaps)} gaps): a split or dividend "
+            "may lie there, so nothing before it can be adjusted. Take raw prices, another source, or "
+            "bars behind the gap"
+        )
+        raise DataError(msg)
     if adjusted and exact:
         msg = "adjusted prices are products of factors: they can't be exact"
         raise ConfigurationError(msg)
@@ -100,6 +108,11 @@ def _is_stock(connection: Connection, name: str) -> bool:
     c = stock_consensus.c
     query: sa.Select[Any] = sa.select(c.ticker).where(c.ticker == name).limit(1)
     return connection.execute(query).first() is not None
+
+
+def _within(gap: tuple[date, date, int], decided: pl.DataFrame) -> bool:
+    """Whether a gap lies between the sessions that were read."""
+    return bool(decided.height) and decided["session"][0] < gap[0] < decided["session"][-1]
 
 
 def _timed(decided: pl.DataFrame) -> pl.DataFrame:

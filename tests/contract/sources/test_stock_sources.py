@@ -3,8 +3,9 @@
 import json
 import logging
 import tarfile
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from email.utils import format_datetime
 
 import httpx
 import pytest
@@ -277,6 +278,81 @@ def test_half_a_body_and_a_server_fault_are_tried_again(market, given, name):
     assert sifted(pull(given, name)).height == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("tiingo", ["x"]),
+        ("tiingo", [None]),
+        ("polygon", {"status": "OK", "results": [{"o": 1}]}),
+        ("yahoo", {"chart": {"result": [None], "error": None}}),
+        ("yahoo", {"chart": {"result": [{"meta": {"exchangeTimezoneName": "Mars/North"}}]}}),
+        ("alpha_vantage", {"Time Series (Daily)": {"2024-01-02": None}}),
+        ("stocktwits", {"messages": [{"id": 1}]}),
+        ("stocktwits", {"messages": [{"id": 1, "created_at": None}]}),
+    ],
+)
+def test_an_answer_of_another_form_is_told_and_stops_nothing_else(market, given, name, body):
+    market.say(name, 200, body)
+    with pytest.raises(RetriableError, match="for AAPL in another form than it documents"):
+        pull(given, name)
+
+
+def test_what_the_plan_does_not_include_is_not_the_keys_fault(market, given):
+    said = "Your plan doesn't include this data timeframe."
+    market.say(
+        "polygon",
+        403,
+        {"status": "NOT_AUTHORIZED", "message": said},
+        Content_Type="application/json",
+    )
+    with pytest.raises(FatalError, match=r"does not allow this with the key's plan.*timeframe"):
+        pull(given, "polygon")
+
+
+@pytest.mark.parametrize("name", ["tiingo", "polygon"])
+def test_a_refusal_that_repeats_the_key_does_not_show_it(market, given, name):
+    field = {"tiingo": "detail", "polygon": "message"}[name]
+    market.histories["AAPL"] = []
+    market.say(name, 404, {field: f"no AAPL for {KEYS[name]}"})
+    with pytest.raises(UnknownTickerError) as caught:
+        pull(given, name)
+    assert KEYS[name] not in str(caught.value)
+
+
+def test_pages_that_lead_in_a_circle_end(market, given):
+    address = "https://api.polygon.io/v2/aggs/ticker/AAPL/range/1/day/a/b?cursor=7"
+    market.say("polygon", 200, {"status": "OK", "results": [{"t": 0}], "next_url": address})
+    with pytest.raises(RetriableError, match="the same next page of AAPL again and again"):
+        pull(given, "polygon")
+    assert len(market.asked) == 2
+
+
+def test_an_event_without_a_bar_is_not_lost(market, given):
+    splits = [{"ticker": "AAPL", "execution_date": "2024-01-03", "split_from": 1, "split_to": 4}]
+    del market.histories["AAPL"][1]
+    market.say("polygon", 200, {"status": "OK", "results": splits}, path="splits")
+    rows = pull(given, "polygon").rows
+    (alone,) = rows.filter(session="2024-01-03").to_dicts()
+    assert (alone["split_factor"], alone["close"]) == ("4", None)
+
+
+@pytest.mark.parametrize("given_limit", ["tiingo=20/1", ""])
+def test_a_limit_of_an_hour_is_one_whatever_the_plan_lets_in(market, settings, given_limit):
+    paid = settings(**market.settings(), rate_limits=given_limit)
+    market.say("tiingo", 429, {"detail": "over your hourly request allocation"})
+    with pytest.raises(RetriableError) as caught:
+        pull(paid, "tiingo")
+    assert caught.value.retry_after == 3_600
+
+
+def test_a_date_to_come_back_at_is_a_wait(market, given):
+    when = format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)
+    market.say("tiingo", 429, "slow", Retry_After=when)
+    with pytest.raises(RetriableError) as caught:
+        pull(given, "tiingo")
+    assert 590 < (caught.value.retry_after or 0) <= 600
+
+
 @pytest.mark.parametrize("name", STOCK_SOURCES)
 def test_a_page_instead_of_the_server_is_no_unknown_ticker(market, given, name):
     market.say(name, 404, "<html>nginx</html>")
@@ -332,7 +408,7 @@ def test_messages_of_a_period_page_by_page(market, given):
     found, since = stream(given, NOON - HOUR, NOON)
     assert found == [str(at) for at in range(40, 100)]
     assert since == NOON - HOUR
-    assert len(market.asked) == 3
+    assert len(market.asked) == 2
     rows = pull(given, "stocktwits", period=Period(NOON - HOUR, NOON)).rows
     assert rows["sentiment"].to_list()[:3] == ["Bearish", None, "Bullish"]
 

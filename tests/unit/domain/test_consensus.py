@@ -57,6 +57,16 @@ def test_of_three_the_odd_one_out_is_passed_over_and_still_flagged():
     assert json.loads(one["deviations"])["tiingo"] == pytest.approx(1000)
 
 
+def test_events_of_one_that_is_passed_over_are_not_believed():
+    (one,) = decide(
+        told("tiingo", "400", split="1"),
+        told("polygon", "100", split="4"),
+        told("yahoo", "100", split="4"),
+    )
+    assert (one["source"], one["split_factor"]) == ("polygon", 4)
+    assert one["quality_flag"] == consensus.SPLITS_DIFFER
+
+
 def test_a_single_source_says_so():
     (one,) = decide(told("yahoo"))
     assert (one["sources"], one["quality_flag"], one["deviations"]) == (1, "single_source", "{}")

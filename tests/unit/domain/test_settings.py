@@ -133,6 +133,20 @@ def test_a_rate_limit_that_is_none_is_named(text):
         load(rate_limits=text)
 
 
+@pytest.mark.parametrize("text", ["k-7\n", " k-7 ", "k-7"])
+def test_what_surrounds_a_key_is_taken_away(text):
+    found = load(tiingo_api_key=text).tiingo_api_key
+    assert found is not None
+    assert found.get_secret_value() == "k-7"
+
+
+@pytest.mark.parametrize("text", ["sekr\u00e9t", "a b", "a\x00b"])
+def test_a_key_that_can_be_none_is_refused_without_showing_it(text):
+    with pytest.raises(ConfigurationError, match="TIINGO_API_KEY: a key holds no blanks") as caught:
+        load(tiingo_api_key=text)
+    assert text not in str(caught.value)
+
+
 def test_keys_of_sources_reach_child_processes_and_are_shown_nowhere(monkeypatch):
     monkeypatch.setenv("TIINGO_API_KEY", "k-secret-1")
     found = load()

@@ -83,18 +83,28 @@ def test_an_equal_repeat_is_dropped_and_an_earlier_version_refused():
     ]
 
 
-def test_a_session_that_has_not_closed_is_forming():
-    noon = int(datetime(2024, 1, 3, 17, tzinfo=UTC).timestamp() * 1000)
-    found = sift(GOOD, GOOD | {"session": "2024-01-03"}, now=noon)
+@pytest.mark.parametrize("hour", [17, 21, 23])
+def test_a_session_that_has_not_closed_and_settled_is_forming(hour):
+    moment = int(datetime(2024, 1, 3, hour, tzinfo=UTC).timestamp() * 1000)
+    found = sift(GOOD, GOOD | {"session": "2024-01-03"}, now=moment)
     assert found.prices["session"].to_list() == [date(2024, 1, 2)]
     assert found.forming["session"].to_list() == ["2024-01-03"]
 
 
 def test_an_early_close_ends_a_session_early():
     """On 2024-07-03 the exchange closed at 13:00 in New York, 17:00 UTC."""
-    row = sift(GOOD | {"session": "2024-07-03"}, now=1_720_026_000_000)
+    settled = 1_720_026_000_000 + sessions.SETTLES_MS
+    row = sift(GOOD | {"session": "2024-07-03"}, now=settled)
     assert row.prices.height == 1
-    assert sift(GOOD | {"session": "2024-07-03"}, now=1_720_025_999_999).forming.height == 1
+    assert sift(GOOD | {"session": "2024-07-03"}, now=settled - 1).forming.height == 1
+
+
+def test_an_adjusted_cell_that_does_not_fit_leaves_the_raw_prices():
+    long = "0.0039059999398887157"
+    found = sift(GOOD | {"adj_close": long, "adj_open": "1.5"})
+    (row,) = found.prices.to_dicts()
+    assert (row["adj_close"], row["adj_open"], row["close"]) == (None, 1.5, Decimal("185.64"))
+    assert found.rejected["reason"].to_list() == [f"adj_close {long} does not fit the column"]
 
 
 def test_all_recorded_rows_lie_on_sessions_and_none_is_missing(recorded):
@@ -117,9 +127,9 @@ def test_events_are_what_differs_from_an_ordinary_day():
 
 
 def test_the_latest_session_and_those_before_it():
-    closed = int(datetime(2024, 1, 2, 21, tzinfo=UTC).timestamp() * 1000)
-    assert sessions.latest(closed) == date(2024, 1, 2)
-    assert sessions.latest(closed - 1) == date(2023, 12, 29)
+    settled = int(datetime(2024, 1, 3, 0, tzinfo=UTC).timestamp() * 1000)
+    assert sessions.latest(settled) == date(2024, 1, 2)
+    assert sessions.latest(settled - 1) == date(2023, 12, 29)
     assert sessions.before(date(2024, 1, 2), 1) == date(2023, 12, 29)
     assert sessions.before(date(2024, 1, 2), 5) == date(2023, 12, 22)
     assert sessions.day_of(sessions.start_of(date(2024, 1, 2))) == date(2024, 1, 2)

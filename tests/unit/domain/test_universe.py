@@ -49,7 +49,7 @@ def test_the_file_in_the_working_directory_is_read_each_name_as_its_text():
     assert found.universe == FILE.resolve()
     assert found.symbols == ("BTCUSDT", "ETHUSDT")
     assert found.intervals == ("1h", "4h")
-    assert found.tickers == ("AAPL", "BRK.B", "BF-B", "ON", "NO", "TRUE", "Y")
+    assert found.tickers == ("AAPL", "BRK.B", "BF.B", "ON", "NO", "TRUE", "Y")
     assert found.sources == ("yahoo", "tiingo")
 
 
@@ -151,7 +151,7 @@ def test_every_fault_is_named_in_the_order_of_the_lines():
 
 
 SYMBOLS = st.from_regex(r"[A-Z0-9]{2,20}", fullmatch=True)
-TICKERS = st.from_regex(r"[A-Z][A-Z0-9]{0,9}([.-][A-Z0-9]{1,3})?", fullmatch=True)
+TICKERS = st.from_regex(r"[A-Z][A-Z0-9]{0,9}(\.[A-Z0-9]{1,3})?", fullmatch=True)
 NAMES = {
     "symbols": SYMBOLS,
     "intervals": st.sampled_from([*intervals.MILLIS]),

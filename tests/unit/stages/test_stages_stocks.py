@@ -11,7 +11,7 @@ import stock_support
 from bentley.domain import adjustment, sessions
 from bentley.domain.errors import ConfigurationError, DataError, FatalError, RetriableError
 from bentley.sources import catalog
-from bentley.stages import closing, sentiment_pull, stock_consensus, stock_pull
+from bentley.stages import closing, sentiment_pull, stock_consensus, stock_pull, stock_run
 from bentley.warehouse import ledger
 from bentley.warehouse import stocks as stored
 from bentley.warehouse.schema import quarantine, stock_actions
@@ -406,19 +406,29 @@ def test_missing_sessions_are_told(market, given):
     assert done.details["missing_sessions"] == {"AAPL": 2}
 
 
-def test_what_a_run_of_the_dag_announces(market, given):
+def test_what_was_decided_is_announced_until_its_event_is_out(market, given):
     three(market)
     settings = given()
     pull(settings)
-    assert stock_consensus.announcement(settings, "dag/run") is None
-    stock_consensus.decide(settings, dag_run="dag/run")
-    assert stock_consensus.decide(settings, dag_run="dag/run").batch_id is None
-    assert stock_consensus.announcement(settings, "dag/run") == {
+    assert stock_consensus.announcement(settings) is None
+    stock_consensus.decide(settings)
+    assert stock_consensus.decide(settings).batch_id is None
+    news = {
         "batch_id": 2,
         "rows": 2,
         "watermark": sessions.start_of(date(2024, 1, 5)),
         "origin": "exchange",
     }
+    assert stock_consensus.announcement(settings) == news
+    market.histories["AAPL"][0] = row("2024-01-04", "90")
+    pull(settings, stale_before=2**53)
+    stock_consensus.decide(settings)
+    both = news | {"batch_id": 4, "rows": 3, "watermark": sessions.start_of(date(2024, 1, 5))}
+    assert stock_consensus.announcement(settings) == both
+    stock_consensus.announced(settings, 2)
+    assert stock_consensus.announcement(settings)["rows"] == 1
+    stock_consensus.announced(settings, 4)
+    assert stock_consensus.announcement(settings) is None
 
 
 HOUR = 3_600_000
@@ -463,6 +473,165 @@ def test_hours_that_a_busy_stream_does_not_reach_are_not_made_up(market, given, 
 def test_a_ticker_without_a_stream_is_named(given):
     with pytest.raises(FatalError, match="1 of 1 tickers failed"):
         sentiment_pull.pull(given(), catalog.named("stocktwits"))
+
+
+def test_the_tickers_that_a_limit_left_out_are_the_first_of_the_next_pull(market, given):
+    for ticker in ("A", "B", "C"):
+        market.histories[ticker] = [row("2024-01-05")]
+    settings = given("A", "B", "C")
+    market.say("tiingo", 429, "slow", ticker="B", Retry_After="900")
+    with pytest.raises(RetriableError, match="2 of 3 tickers failed") as caught:
+        pull(settings)
+    assert caught.value.retry_after == 900
+    market.be_itself()
+    market.say("tiingo", 429, "slow", ticker="A", Retry_After="900")
+    with pytest.raises(RetriableError, match="1 of 3 tickers failed"):
+        pull(settings, stale_before=2**53)
+    assert [one.path.split("/")[3] for one in market.asked[2:]] == ["B", "C", "A"]
+
+
+def test_a_limit_is_not_forgiven_as_a_few_failures_are():
+    limit = {"F": RetriableError("used up", retry_after=600.0)}
+    found = stock_pull.over_share(limit, 100, 0.2)
+    assert isinstance(found, RetriableError)
+    assert found.retry_after == 600
+    assert stock_pull.over_share({"F": RetriableError("lost")}, 100, 0.2) is None
+
+
+def test_all_of_a_ticker_is_read_again_once_a_week(market, given, at):
+    days = sessions.between(date(2023, 11, 1), date(2024, 1, 5))["session"]
+    market.histories["AAPL"] = [row(day.isoformat()) for day in days]
+    settings = given(since=LONG_AGO)
+    pull(settings)
+    market.histories["AAPL"][2] = row("2023-11-03", "99")  # told long after
+    at("2024-01-10T00:00:00")
+    assert pull(settings).rows_written == 0
+    at("2024-01-13T00:00:01")
+    assert pull(settings).rows_written == 1
+    assert closes(settings)["2023-11-03"] == 99
+    assert pull(settings, stale_before=2**53).rows_read == stock_pull.LOOKBACK_SESSIONS + 1
+
+
+def test_again_reads_everything_from_the_start_on(market, given):
+    days = sessions.between(date(2023, 11, 1), date(2024, 1, 5))["session"]
+    market.histories["AAPL"] = [row(day.isoformat()) for day in days]
+    settings = given(since=LONG_AGO)
+    pull(settings)
+    market.histories["AAPL"][0] = row("2023-11-01", "99")
+    assert pull(settings, again=True).rows_written == 1
+
+
+def test_a_shorter_start_keeps_the_history_that_was_asked_for(market, given):
+    """A split after it still pulls all of it again."""
+    days = sessions.between(date(2023, 11, 1), date(2024, 1, 3))["session"]
+    market.histories["AAPL"] = [row(day.isoformat()) for day in days]
+    pull(given(since=LONG_AGO))
+    for _ in range(2):
+        pull(given(since="2023-12-20"), stale_before=2**53)
+    market.histories["AAPL"] = [row(day.isoformat(), adj="50") for day in days] + [
+        row("2024-01-04", "50", split="2")
+    ]
+    pull(given(since="2023-12-20"))
+    assert set(closes(given(), column="adj_close").values()) == {50}
+
+
+def test_nothing_from_the_end_on_is_read(market, given):
+    market.histories["AAPL"] = [row("2024-01-03"), row("2024-01-04"), row("2024-01-05")]
+    pull(given(until="2024-01-05"))
+    assert list(closes(given())) == ["2024-01-03", "2024-01-04"]
+
+
+def test_a_period_that_ended_before_what_is_stored_stops_no_other_ticker(market, given):
+    market.histories["AAPL"] = [row("2024-01-05")]
+    market.histories["IBM"] = [row("2023-12-28")]
+    pull(given())
+    done = pull(given("AAPL", "IBM", since="2023-12-01", until="2023-12-30"))
+    assert done.failures == ()
+    assert list(closes(given(), "IBM")) == ["2023-12-28"]
+
+
+def test_a_refused_row_that_bears_an_event_is_told(market, given):
+    market.histories["AAPL"] = [
+        row("2024-01-02", "100", adj="25"),
+        row("2024-01-03", "25", split="4") | {"high": "1"},
+        row("2024-01-04", "25"),
+    ]
+    with pytest.raises(FatalError, match=r"dividend was told of 2024-01-03.*refused \(high 1 lies"):
+        pull(given())
+
+
+def test_a_history_that_does_not_follow_is_reported_every_time(market, given):
+    market.histories["AAPL"] = [row("2024-01-02", "100"), row("2024-01-03", "50", split="2")]
+    days = sessions.between(date(2024, 1, 4), date(2024, 1, 5))["session"]
+    market.histories["AAPL"] += [row(day.isoformat(), "50") for day in days]
+    for _ in range(2):
+        with pytest.raises(FatalError, match="factor of 2"):
+            pull(given(), stale_before=2**53)
+
+
+def test_other_last_digits_are_no_rewritten_history(market, given):
+    days = sessions.between(date(2023, 11, 1), date(2024, 1, 5))["session"]
+    market.histories["AAPL"] = [row(day.isoformat()) for day in days]
+    settings = given(since=LONG_AGO)
+    pull(settings)
+    market.histories["AAPL"] = [row(day.isoformat(), adj="100.00001") for day in days]
+    done = pull(settings, stale_before=2**53)
+    assert done.details["reread"] == []
+
+
+def test_what_is_due_and_not_there_is_named(market, given):
+    market.histories["AAPL"] = [row("2024-01-03")]
+    market.histories["NONE"] = []
+    done = pull(given("AAPL", "NONE"))
+    assert done.details["behind"] == {"AAPL": 2, "NONE": 4}
+    said = stock_run.pulled("tiingo", done).failures
+    assert said == ("sessions that are due and not there: AAPL 2, NONE 4",)
+
+
+def test_a_limit_ends_the_asking_for_sentiment_too(market, given):
+    market.say("stocktwits", 429, "slow", Retry_After="3600")
+    with pytest.raises(RetriableError, match="3 of 3 tickers failed") as caught:
+        sentiment_pull.pull(given("A", "B", "C"), catalog.named("stocktwits"))
+    assert caught.value.retry_after == 3_600
+    assert len(market.asked) == 1
+
+
+def test_an_hour_is_available_once_it_was_read_and_not_before(market, given, monkeypatch):
+    times = iter(ms(f"2024-01-05T12:{minute:02}:00") for minute in range(10))
+    monkeypatch.setattr(sentiment_pull, "clock", lambda: next(times))
+    market.messages["AAPL"] = []
+    sentiment_pull.pull(given(), catalog.named("stocktwits"))
+    with Warehouse.open(given()) as warehouse, warehouse.reading() as connection:
+        (available,) = set(stored.sentiment(connection, "AAPL")["available_at"])
+    assert available == ms("2024-01-05T12:01:00")
+
+
+@pytest.mark.parametrize("stage", ["consensus", "sentiment"])
+def test_a_dead_batch_is_closed_by_the_next(market, given, stage):
+    market.messages["AAPL"] = []
+    market.histories["AAPL"] = [row("2024-01-05")]
+    settings = given()
+    pull(settings)
+    engine = "bentley" if stage == "consensus" else "stocktwits"
+    name = ledger.CONSENSUS if stage == "consensus" else ledger.SENTIMENT
+    with Warehouse.open(settings) as warehouse, warehouse.writing() as connection:
+        dead = ledger.begin(connection, name, engine=engine)
+    if stage == "consensus":
+        stock_consensus.decide(settings)
+    else:
+        sentiment_pull.pull(settings, catalog.named("stocktwits"))
+    with Warehouse.open(settings) as warehouse, warehouse.reading() as connection:
+        found = ledger.get(connection, dead)
+    assert (found.status, found.error) == ("failed", closing.DEAD)
+
+
+def test_a_run_over_no_outcome_is_no_success():
+    with pytest.raises(FatalError, match="no pull told"):
+        stock_run.require_one([])
+    with pytest.raises(FatalError, match="tiingo: its pull ended without a word"):
+        stock_run.require_one([stock_run.silent("tiingo")])
+    with pytest.raises(ConfigurationError, match="no source of stocks is configured"):
+        stock_run.require_one([stock_run.skipped("tiingo", "no key")])
 
 
 def test_errors_of_the_data_are_not_retried():

@@ -126,6 +126,18 @@ def test_without_known_events_adjusting_is_refused(filled):
         series.bars(warehouse, "AAPL", "1d", adjusted=True)
 
 
+def test_across_a_missing_session_adjusting_is_refused(filled):
+    """A split may lie there."""
+    warehouse = filled(told("2024-07-02", "100"), told("2024-07-05", "25"))
+    with warehouse.writing() as connection:
+        stored.record_gaps(connection, "AAPL", batch_id=1)
+    assert series.bars(warehouse, "AAPL", "1d").height == 2
+    with pytest.raises(DataError, match=r"no source has a price of AAPL on 2024-07-03 \(1 gaps\)"):
+        series.bars(warehouse, "AAPL", "1d", adjusted=True)
+    behind = series.bars(warehouse, "AAPL", "1d", since=ms("2024-07-04"), adjusted=True)
+    assert behind["close"].to_list() == [25]
+
+
 def test_nothing_is_stored(warehouse):
     assert series.bars(warehouse, "MSFT", "1d").is_empty()
     assert series.sentiment(warehouse, "MSFT").is_empty()
