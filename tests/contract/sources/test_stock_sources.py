@@ -408,7 +408,7 @@ def test_messages_of_a_period_page_by_page(market, given):
     found, since = stream(given, NOON - HOUR, NOON)
     assert found == [str(at) for at in range(40, 100)]
     assert since == NOON - HOUR
-    assert len(market.asked) == 2
+    assert len(market.asked) == 3
     rows = pull(given, "stocktwits", period=Period(NOON - HOUR, NOON)).rows
     assert rows["sentiment"].to_list()[:3] == ["Bearish", None, "Bullish"]
 
