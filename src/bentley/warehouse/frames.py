@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-import connectorx as cx
 import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
@@ -77,6 +76,9 @@ def read(  # the arguments are the question
 
 
 def _by_connectorx(url: URL, sql: str) -> pl.DataFrame:
+    # Some 15 MB, which a command that reads no frame from a server does without.
+    import connectorx as cx  # noqa: PLC0415
+
     address = url.set(drivername="mysql", query={}).render_as_string(hide_password=False)
     try:
         return pl.DataFrame(pl.from_arrow(cx.read_sql(address, sql, return_type="arrow")))

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from urllib.parse import quote
 
+import connectorx
 import polars as pl
 import pytest
 import zstandard
@@ -186,7 +187,7 @@ def test_a_failed_bulk_read_names_no_password(settings, odd_user, monkeypatch):
         raise RuntimeError(msg)
 
     with Warehouse.open(settings(warehouse_url=odd_user)) as warehouse:
-        monkeypatch.setattr(frames.cx, "read_sql", refused)
+        monkeypatch.setattr(connectorx, "read_sql", refused)
         with pytest.raises(RetriableError) as caught:
             frames.read(warehouse, "BTCUSDT", "1h")
     for secret in (PASSWORD, quote(PASSWORD, safe="")):
