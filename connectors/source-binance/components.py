@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -50,6 +51,7 @@ class KlineExtractor(RecordExtractor):
         query = _query(response.request)
         symbol, interval = query["symbol"], query["interval"]
         first, last = int(query["startTime"]), int(query["endTime"])
+        answered = _answered(response)
         for row in _rows(response.content):
             opened = _milliseconds(row[0])
             if opened is not None and not first <= opened <= last:
@@ -70,7 +72,16 @@ class KlineExtractor(RecordExtractor):
                 "trades": row[8],
                 "taker_buy_base_volume": row[9],
                 "taker_buy_quote_volume": row[10],
+                "answered_at": answered,
             }
+
+
+def _answered(response: requests.Response) -> int | None:
+    """The exchange's clock at its answer: the kit stamps a record only when it is written out."""
+    try:
+        return int(parsedate_to_datetime(response.headers["Date"]).timestamp()) * 1000
+    except (KeyError, ValueError):
+        return None
 
 
 def _rows(body: bytes) -> list[list[Any]]:

@@ -17,6 +17,7 @@ import stamina
 
 from bentley.airbyte.masking import Masker
 from bentley.domain.addresses import without_password
+from bentley.domain.clock import parse_time
 from bentley.domain.errors import ConfigurationError, FatalError, RetriableError
 from bentley.settings import Settings
 
@@ -44,12 +45,16 @@ class _PassingError(RetriableError):
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the server tells of it; `own` where it was our request that started it."""
+    """A job as the server tells of it; `own` where it was our request that started it.
+
+    `started` is in UTC milliseconds, by the server's clock.
+    """
 
     id: int
     status: str
-    rows: int = 0
+    rows: int | None = None
     own: bool = True
+    started: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -246,7 +251,13 @@ class AirbyteServer:
 
 def _job(said: dict[str, Any]) -> Job:
     try:
-        found = Job(int(said["jobId"]), str(said["status"]), int(said.get("rowsSynced") or 0))
+        rows = said.get("rowsSynced")
+        found = Job(
+            int(said["jobId"]),
+            str(said["status"]),
+            None if rows is None else int(rows),
+            started=_started(said.get("startTime")),
+        )
     except (KeyError, TypeError, ValueError):
         msg = f"Airbyte describes a job without its jobId and status: {sorted(said)}"
         raise FatalError(msg) from None
@@ -255,6 +266,13 @@ def _job(said: dict[str, Any]) -> Job:
         msg = f"job {found.id} of Airbyte is in the state {found.status!r}; known are {known}"
         raise FatalError(msg)
     return found
+
+
+def _started(said: Any) -> int | None:
+    try:
+        return parse_time(str(said))
+    except ConfigurationError:
+        return None
 
 
 def _date(answer: httpx.Response) -> int | None:

@@ -118,10 +118,11 @@ def finish(
     """
     runs = sorted(pipeline_runs)
     with recorded(settings, pipeline_runs=runs, dag_run=dag_run):
-        _require_success(settings, job)
+        found = _require_success(settings, job)
     return landing.fold(
         settings,
         job_id=job.id,
+        started=None if found.rows == 0 else found.started,
         pipeline_runs=runs,
         dag_run=dag_run,
         again=again,
@@ -165,7 +166,7 @@ def _wait(settings: Settings, job: Job, progress: Callable[[int], None] | None) 
             told = found.status
             _log.info("Airbyte's job goes on", job=found.id, state=told, rows=found.rows)
         if progress is not None:
-            progress(found.rows)
+            progress(found.rows or 0)
 
     try:
         with AirbyteServer.of(settings) as server:
@@ -179,7 +180,7 @@ def _wait(settings: Settings, job: Job, progress: Callable[[int], None] | None) 
         raise
 
 
-def _require_success(settings: Settings, job: Job) -> None:
+def _require_success(settings: Settings, job: Job) -> Job:
     with AirbyteServer.of(settings) as server:
         try:
             found = server.job(job.id, patiently=True)
@@ -200,6 +201,7 @@ def _require_success(settings: Settings, job: Job) -> None:
                 raise FatalError(msg)
             raise RetriableError(msg, retry_after=_ROOM_SECONDS)
         _check_clock(settings, server.clock)
+        return found
 
 
 def _late(settings: Settings, job: Job) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from bentley.domain.bars import BAR_SCHEMA, FIELDS, KEY
 from bentley.warehouse import bulk
 from bentley.warehouse.ledger import Range, now_ms
-from bentley.warehouse.schema import binance_ohlcv
+from bentley.warehouse.schema import batches, binance_ohlcv
 
 _COLUMNS = (*FIELDS, "is_closed")
 
@@ -97,6 +97,28 @@ def _fetch(
         c.symbol == symbol, c.interval == interval, c.open_time >= since, c.open_time < until
     )
     return bulk.frame(connection, query)
+
+
+def settled(
+    connection: Connection, symbol: str, interval: str, first: int, last: int, *, besides: str
+) -> pl.DataFrame:
+    """Keys of closed bars that another source than `besides` has written, each with when it did."""
+    c, asked = binance_ohlcv.c, batches.c.exchange_time
+    at = sa.case((asked > c.updated_at, asked), else_=c.updated_at)
+    query = (
+        sa.select(c.symbol, c.interval, c.open_time, at)
+        .join_from(binance_ohlcv, batches, batches.c.id == c.batch_id, isouter=True)
+        .where(
+            c.symbol == symbol,
+            c.interval == interval,
+            c.open_time.between(first, last),
+            c.is_closed == 1,
+            c.source != besides,
+        )
+    )
+    schema = {name: BAR_SCHEMA[name] for name in KEY} | {"settled_at": pl.Int64()}
+    rows = [tuple(row) for row in connection.execute(query)]
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def of_batch(

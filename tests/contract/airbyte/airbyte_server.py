@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from datetime import UTC, datetime
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -66,7 +67,7 @@ class AirbyteStandIn:
             "status": status,
             "jobType": kind,
             "connectionId": CONNECTION,
-            "startTime": "2023-11-14T22:00:00Z",
+            "startTime": _text(time.time() if self.now is None else self.now),
             "_left": list(self.script),
         }
         return job_id
@@ -183,6 +184,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+
+def _text(seconds: float) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _shown(job: dict[str, Any]) -> dict[str, Any]:

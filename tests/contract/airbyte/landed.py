@@ -14,7 +14,7 @@ class Destination:
         self.settings = settings
         self.exchange = exchange
         with Warehouse.open(settings) as warehouse:
-            make(warehouse)
+            make(warehouse, answered=True)
 
     def rows(self) -> list[dict[str, str]]:
         """Every wanted bar from `since` on, the forming one too, as of the exchange's now."""
@@ -31,4 +31,5 @@ class Destination:
     def fill(self) -> None:
         """Write them, extracted now."""
         with Warehouse.open(self.settings) as warehouse:
-            land(warehouse, self.rows(), at=self.exchange.now)
+            now = self.exchange.now
+            land(warehouse, self.rows(), at=now, answered=now)

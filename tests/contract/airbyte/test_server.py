@@ -147,8 +147,9 @@ def test_a_server_that_is_silent_is_not_waited_for(airbyte, client):
 
 @pytest.mark.parametrize("status", ["running", "incomplete", "pending", "queued"])
 def test_a_job_that_is_running_already_is_followed(airbyte, client, status):
+    airbyte.now = 1_700_000_000.7
     other = airbyte.add_job(status)
-    assert client.start() == Job(other, status, own=False)
+    assert client.start() == Job(other, status, own=False, started=1_700_000_000_000)
 
 
 def test_where_something_else_is_running_the_sync_is_tried_later(airbyte, client):

@@ -38,10 +38,10 @@ def answer(status=200, body=b"[]", **headers):
     return response
 
 
-def extract(components, rows):
+def extract(components, rows, **headers):
     extractor = components.KlineExtractor(config={}, parameters={})
     body = rows if isinstance(rows, bytes) else json.dumps(rows).encode()
-    return list(extractor.extract_records(answer(body=body)))
+    return list(extractor.extract_records(answer(body=body, **headers)))
 
 
 def test_cells_stay_text_even_where_the_exchange_sends_numbers(components):
@@ -51,6 +51,19 @@ def test_cells_stay_text_even_where_the_exchange_sends_numbers(components):
     body = json.dumps([ROW, ROW]).replace('"1.20"', "1.2000000000000000001").encode()
     rows = extract(components, body)
     assert [row["high"] for row in rows] == ["1.2000000000000000001"] * 2
+
+
+@pytest.mark.parametrize(
+    ("headers", "answered"),
+    [
+        ({"Date": "Tue, 14 Nov 2023 22:13:20 GMT"}, 1_700_000_000_000),
+        ({"Date": "today"}, None),
+        ({}, None),
+    ],
+)
+def test_a_row_bears_the_time_of_its_answer(components, headers, answered):
+    (row,) = extract(components, [ROW], **headers)
+    assert row["answered_at"] == answered
 
 
 def test_odd_rows_are_handed_on_for_the_reader_to_reject(components):

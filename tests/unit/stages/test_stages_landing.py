@@ -130,25 +130,125 @@ def test_of_several_versions_the_last_extracted_counts_and_none_is_bad(
     assert [row.trades for row in _bars(warehouse)] == [0]
 
 
-def test_a_candle_that_was_forming_when_it_was_extracted_is_not_closed(given, warehouse):
-    """However long ago that was: the exchange's clock of today would call it closed."""
+def test_a_candle_that_was_forming_in_the_answer_is_not_closed(given, warehouse):
+    """However long ago that was, and however much later Airbyte has stamped the row."""
     close = int(bar(0)["close_time"])
+    make(warehouse, answered=True)
+    for answered, closed in ((close - 2000, 0), (close, 0), (close + 1, 1)):
+        land(warehouse, [bar(0)], at=close + 30 * MINUTE, answered=answered)
+        assert fold(given()).rows_news == closed
+        assert [row.is_closed for row in _bars(warehouse)] == [closed]
+
+
+@pytest.mark.parametrize("column", [False, True])
+def test_without_the_answers_time_the_clock_is_that_of_the_jobs_start(given, warehouse, column):
+    close = int(bar(0)["close_time"])
+    make(warehouse, answered=column)
+    for started, closed in ((close + CLOCKS_APART_MS, 0), (close + CLOCKS_APART_MS + 1, 1)):
+        land(warehouse, [bar(0)], at=close + 30 * MINUTE)
+        assert fold(given(), started=started).rows_news == closed
+        assert [row.is_closed for row in _bars(warehouse)] == [closed]
+
+
+def test_a_row_of_an_unknown_job_may_be_as_old_as_a_job_may_take(given, warehouse):
+    close = int(bar(0)["close_time"])
+    oldest = close + CLOCKS_APART_MS + HOUR
     make(warehouse)
-    land(warehouse, [bar(0)], at=close - MINUTE)
-    assert fold(given()).rows_news == 0
-    assert [row.is_closed for row in _bars(warehouse)] == [0]
-    land(warehouse, [bar(0)], at=close + CLOCKS_APART_MS)  # Airbyte's clock may run ahead
+    for at, closed in ((oldest, 0), (oldest + 1, 1)):
+        land(warehouse, [bar(0)], at=at)
+        assert fold(given()).rows_news == closed
+
+
+@pytest.mark.parametrize("started", [None, LATER])
+def test_rows_that_are_stamped_ahead_of_the_exchange_are_refused(given, warehouse, started):
+    """A session of the destination west of Greenwich: its stamps would lie in the future."""
+    make(warehouse)
+    land(warehouse, [bar(0)], at=NOW + CLOCKS_APART_MS + 1)
+    with pytest.raises(ConfigurationError, match=r"ahead of the exchange's clock .* be in UTC"):
+        fold(given(), started=started)
+    assert _bars(warehouse) == []
+
+
+def test_a_job_whose_rows_are_stamped_before_its_start_is_refused(given, warehouse):
+    """A session of the destination east of Greenwich: no bar of it would ever be closed."""
+    make(warehouse)
+    land(warehouse, [bar(0)], at=LATER)
+    with pytest.raises(ConfigurationError, match=r"before the job's start .* be in UTC"):
+        fold(given(), started=LATER + 9 * HOUR)
+    assert _bars(warehouse) == []
+    assert fold(given(), started=LATER + CLOCKS_APART_MS).rows_written == 1
+
+
+def _corrected(given, warehouse):
+    """A table whose first bar was 100, and 200 later; both were folded in long ago."""
+    make(warehouse)
+    land(warehouse, [bar(0, "100.00000000"), *series(29, first=1)], at=LATER)
     fold(given())
-    assert [row.is_closed for row in _bars(warehouse)] == [0]
-    land(warehouse, [bar(0)], at=close + CLOCKS_APART_MS + 1)
-    assert fold(given()).rows_news == 1
-    assert [row.is_closed for row in _bars(warehouse)] == [1]
+    land(warehouse, [bar(0, "200.00000000")], at=LATER + 2 * MINUTE)
+    for at in range(40, 44):
+        land(warehouse, [bar(at)], at=LATER + at * MINUTE)
+        fold(given())
+    assert _bars(warehouse)[0].close == 200
+
+
+@pytest.mark.parametrize(
+    ("more", "selected"), [({"again": True}, {}), ({}, {"since": START - HOUR})]
+)
+def test_a_whole_reading_that_is_killed_leaves_no_earlier_version(
+    given, warehouse, monkeypatch, more, selected
+):
+    _corrected(given, warehouse)
+    monkeypatch.setattr(landing, "_CHUNK_ROWS", 10)
+    store = intake.Intake.store
+
+    def killed(self, *args, **more):
+        store(self, *args, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(intake.Intake, "store", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fold(given(**selected), **more)
+    monkeypatch.setattr(intake.Intake, "store", store)
+    fold(given())
+    assert _bars(warehouse)[0].close == 200
+    fold(given())
+    land(warehouse, [bar(50)], at=LATER + HOUR - MINUTE)
+    assert fold(given()).rows_read < 5  # it isn't read whole for ever
+
+
+def test_a_whole_reading_leaves_other_positions_as_they_were(given, warehouse):
+    _corrected(given, warehouse)
+    before = dict(rows_of(warehouse, source_states, "name", "state"))
+    fold(given(since=START - HOUR))
+    after = dict(rows_of(warehouse, source_states, "name", "state"))
+    assert before.items() < after.items()
+
+
+def test_a_correction_by_another_way_is_not_undone_by_an_older_row(given, warehouse):
+    _corrected(given, warehouse)
+    ingest_batch(warehouse, [bar(0, "555.00000000")], now=LATER + 50 * MINUTE)
+    for more, selected in (({"again": True}, {}), ({}, {"since": START - HOUR}), ({}, {})):
+        fold(given(**selected), **more)
+        assert _bars(warehouse)[0].close == 555
+    land(warehouse, [bar(0, "600.00000000")], at=LATER + 55 * MINUTE)  # a newer one takes it
+    fold(given())
+    assert _bars(warehouse)[0].close == 600
+
+
+def test_a_first_fold_after_a_job_is_not_read_again(given, warehouse):
+    make(warehouse)
+    land(warehouse, series(5), at=LATER - HOUR)
+    land(warehouse, series(2, first=5), at=LATER)
+    fold(given(), started=LATER)
+    land(warehouse, [bar(7)], at=LATER + MINUTE)
+    assert fold(given()).rows_read == 3
 
 
 def test_the_exchanges_clock_is_the_bound_of_what_is_closed(given, warehouse, monkeypatch):
-    monkeypatch.setattr(intake.exchange, "server_time", lambda _: int(bar(0)["close_time"]))
-    make(warehouse)
-    land(warehouse, [bar(0)], at=LATER + HOUR)
+    now = int(bar(0)["close_time"])
+    monkeypatch.setattr(intake.exchange, "server_time", lambda _: now)
+    make(warehouse, answered=True)
+    land(warehouse, [bar(0)], at=now, answered=now + MINUTE)
     assert fold(given()).rows_news == 0
 
 
