@@ -22,6 +22,7 @@ class SyncBars(BaseOperator):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._started: Any = None
+        self._killed = False
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Sync or load at once, or start a server's job and hand over to the triggerer."""
@@ -37,18 +38,29 @@ class SyncBars(BaseOperator):
             from bentley.stages.ingest import sync as run  # noqa: PLC0415
         return self._noted(given, context, run(given, **_of(context)))
 
-    def fold(self, context: Any, event: Any = None, *, job_id: int, own: bool) -> dict[str, Any]:
+    def fold(
+        self, context: Any, event: Any = None, *, job_id: int, own: bool, deadline: float = 0.0
+    ) -> dict[str, Any]:
         """Take in what the job brought, or cancel it where its time is over; the server tells."""
         from bentley import settings  # noqa: PLC0415
         from bentley.airbyte.server import Job  # noqa: PLC0415
         from bentley.stages import airbyte_job  # noqa: PLC0415
 
         given = settings.load()
-        job = Job(job_id, str(event), own=own)
-        return self._noted(given, context, airbyte_job.finish(given, job, **_of(context)))
+        job = self._started = Job(job_id, str(event), own=own)
+        late = event == "late" or time.time() >= deadline
+        report = airbyte_job.finish(given, job, late=late, **_of(context))
+        if report is None:
+            self._wait(job, deadline)
+        self._started = None
+        return self._noted(given, context, report)
 
     def on_kill(self) -> None:
-        """Cancel the job whose wait has not been handed over yet."""
+        """Cancel the job whose wait has not been handed over yet, or is about to be started."""
+        self._killed = True
+        self._cancel()
+
+    def _cancel(self) -> None:
         from bentley import settings  # noqa: PLC0415
         from bentley.stages import airbyte_job  # noqa: PLC0415
 
@@ -59,11 +71,15 @@ class SyncBars(BaseOperator):
         from bentley.stages import airbyte_job  # noqa: PLC0415
 
         job = self._started = airbyte_job.start(given, **_of(context))
-        deadline = time.time() + given.stage_timeout_minutes * 60
+        if self._killed:  # while it was asked for
+            self._cancel()
+        self._wait(job, time.time() + given.stage_timeout_minutes * 60)
+
+    def _wait(self, job: Any, deadline: float) -> None:
         self.defer(
             trigger=AirbyteJobTrigger(job.id, own=job.own, deadline=deadline),
             method_name="fold",
-            kwargs={"job_id": job.id, "own": job.own},
+            kwargs={"job_id": job.id, "own": job.own, "deadline": deadline},
         )
 
     @staticmethod

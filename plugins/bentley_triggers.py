@@ -198,27 +198,27 @@ class AirbyteJobTrigger(BaseTrigger):
         }
         return "bentley_triggers.AirbyteJobTrigger", arguments
 
-    @staticmethod
-    def _server() -> Any:
+    def _watch(self) -> tuple[Any, Any]:
         from bentley import settings  # noqa: PLC0415
         from bentley.airbyte.server import AirbyteServer  # noqa: PLC0415
+        from bentley.stages.airbyte_job import Watch  # noqa: PLC0415 - seconds, not on the loop
 
-        return AirbyteServer.of(settings.load())
+        server = AirbyteServer.of(settings.load())
+        return server, Watch(server, self.job_id, every=self.every)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look every few seconds; the task that is woken says what the job's end means."""
         from bentley.domain.errors import BentleyError  # noqa: PLC0415
-        from bentley.stages.airbyte_job import look  # noqa: PLC0415
 
         try:
-            server = await asyncio.to_thread(self._server)
+            server, watch = await asyncio.to_thread(self._watch)
         except BentleyError as error:
             _log.warning("Airbyte's job can't be followed", job=self.job_id, error=str(error))
             yield TriggerEvent("over")
             return
         with server:
             while True:
-                pause = await asyncio.to_thread(look, server, self.job_id, every=self.every)
+                pause = await asyncio.to_thread(watch.look)
                 if pause is None:
                     break
                 left = self.deadline - time.time()
@@ -232,6 +232,7 @@ class AirbyteJobTrigger(BaseTrigger):
         """Cancel the job: somebody has cleared the task, or marked it as failed or done.
 
         Airflow doesn't call this where the triggerer itself ends: the next one follows the job on.
+        Where another triggerer has taken the trigger over it does: the task is then retried.
         """
         await asyncio.to_thread(self._cancel)
 

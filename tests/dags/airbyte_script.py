@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -14,6 +15,7 @@ from importlib import import_module
 
 from airflow.sdk.exceptions import TaskDeferred
 from bentley_operators import SyncBars
+from bentley_triggers import AirbyteJobTrigger
 
 from bentley.domain.errors import BentleyError
 
@@ -101,11 +103,13 @@ def restarted():
 
 
 def beating():
-    """How the event loop fares while the server keeps the trigger waiting."""
-    _, handed_over = start()
+    """How the event loop of a process without a task fares while the server keeps it waiting."""
 
     async def beat():
-        following = asyncio.create_task(event(trigger(handed_over)))
+        waiting = AirbyteJobTrigger(
+            int(sys.argv[2]), own=False, deadline=time.time() + 60, every=0.02
+        )
+        following = asyncio.create_task(event(waiting))
         longest, last = 0.0, time.monotonic()
         while not following.done():
             await asyncio.sleep(0.01)
@@ -113,6 +117,34 @@ def beating():
         return longest
 
     return asyncio.run(beat())
+
+
+def killed_before_the_answer():
+    """Airflow's signal comes while the job is asked for."""
+    airbyte_job = import_module("bentley.stages.airbyte_job")
+    task, ask = SyncBars(task_id="sync"), airbyte_job.start
+
+    def interrupted(*args, **more):
+        task.on_kill()
+        return ask(*args, **more)
+
+    airbyte_job.start = interrupted
+    with contextlib.suppress(TaskDeferred):
+        task.execute(CONTEXT)
+
+
+def refused():
+    """The look was refused for so long that the task is woken; then all is well again."""
+    _, handed_over = start()
+    try:
+        resume(handed_over, "over")
+    except TaskDeferred as again:
+        same = again.kwargs == handed_over.kwargs and (
+            again.trigger.serialize() == handed_over.trigger.serialize()
+        )
+        payload = asyncio.run(event(trigger(again)))
+        return {"same": same, "report": resume(again, payload)}
+    return None
 
 
 def killed_on_the_worker():

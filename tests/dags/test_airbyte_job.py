@@ -58,12 +58,12 @@ def given(settings, exchange, airbyte):
 def ask(given, tmp_path):
     """Run a case of the script; what it printed as JSON, and all that it logged."""
 
-    def run(case):
+    def run(case, *more):
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         source = [str(ROOT / "plugins"), *filter(None, [os.environ.get("PYTHONPATH")])]
         airflow = {"PYTHONPATH": os.pathsep.join(source), "AIRFLOW_HOME": str(tmp_path)}
         done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("airbyte_script.py")), case],
+            [sys.executable, str(Path(__file__).with_name("airbyte_script.py")), case, *more],
             env=kept | airflow | given.environment(),
             cwd=tmp_path,
             capture_output=True,
@@ -146,8 +146,22 @@ def test_a_triggerer_that_starts_anew_follows_the_same_job(ask, airbyte):
     assert (len(airbyte.jobs), airbyte.calls("DELETE")) == (1, 0)
 
 
+def test_a_task_that_is_ended_while_it_asks_for_a_job_cancels_it(ask, airbyte):
+    airbyte.script = FOR_EVER
+    ask("killed_before_the_answer")
+    assert states(airbyte) == ["cancelled"]
+
+
+def test_a_task_that_is_woken_before_its_job_has_ended_waits_again(ask, airbyte):
+    airbyte.script = ["running"] * 3 + ["succeeded"]
+    said = ask("refused")
+    assert said["same"]
+    assert said["report"]["rows_written"] == HOURS
+    assert airbyte.calls("DELETE") == 0
+
+
 def test_a_server_that_is_slow_does_not_hold_the_event_loop(ask, airbyte):
     airbyte.script = ["running", "succeeded"]
     airbyte.fault("GET", "/jobs/", 500, seconds=2.0)
-    assert ask("beating") < 1.5
+    assert ask("beating", str(airbyte.add_job())) < 0.8
     assert airbyte.faults == []

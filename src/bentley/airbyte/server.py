@@ -74,6 +74,8 @@ class AirbyteServer:
         self.connection_id = connection_id
         self.clock: int | None = None
         """The server's own time at its last answer, in UTC milliseconds cut to the second."""
+        self.attempts = 0
+        """How often the last call was made."""
         self._url = url
         self._shown = without_password(url)
         self._login = {"client_id": client_id, "client_secret": client_secret}
@@ -116,14 +118,26 @@ class AirbyteServer:
         """Close the connections."""
         self._http.close()
 
+    def login(self) -> int | None:
+        """Get a token, and tell the server's clock."""
+        for attempt in stamina.retry_context(on=_PassingError, attempts=_ATTEMPTS, wait_max=5.0):
+            with attempt:
+                self._fetch_token()
+        return self.clock
+
     def start(self) -> Job:
-        """Start a sync, or find the one that is at work already (`own` is False then)."""
+        """Start a sync, or find the one that is at work already (`own` is False then).
+
+        Its state is for `job` to judge: one that nobody knows is at work, too.
+        """
         body = {"connectionId": self.connection_id, "jobType": "sync"}
         answer = self._call("POST", "/jobs", json=body)
         if answer.status_code != HTTPStatus.CONFLICT:
             return _job(self._said(answer))
+        attempts = self.attempts
         for status in ACTIVE:
             found = self._jobs(status=status, limit=1)
+            self.attempts = attempts
             if found:
                 return replace(_job(found[0]), own=False)
         msg = (
@@ -138,15 +152,20 @@ class AirbyteServer:
         Raises FatalError for a state that is in no version of the contract that is known here.
         """
         attempts = _ATTEMPTS if patiently else 1
-        return _job(self._said(self._call("GET", f"/jobs/{job_id}", attempts=attempts)))
+        found = _job(self._said(self._call("GET", f"/jobs/{job_id}", attempts=attempts)))
+        if found.status not in ENDED and found.status not in ACTIVE:
+            known = ", ".join(sorted({*ACTIVE, *ENDED}))
+            msg = f"job {found.id} of Airbyte is in the state {found.status!r}; known are {known}"
+            raise FatalError(msg)
+        return found
 
     def cancel(self, job_id: int) -> None:
         """Ask for a job's end."""
         self._said(self._call("DELETE", f"/jobs/{job_id}", attempts=2))
 
     def check(self) -> None:
-        """Ask for the connection's jobs, to see that the address and the credentials are right."""
-        self._jobs(limit=1)
+        """Ask for the connection, to see that it, the address and the credentials are right."""
+        self._said(self._call("GET", f"/connections/{self.connection_id}"))
 
     def _jobs(self, **filters: Any) -> list[Any]:
         sought = {"connectionId": self.connection_id, "jobType": "sync", **filters}
@@ -158,6 +177,7 @@ class AirbyteServer:
     ) -> httpx.Response:
         for attempt in stamina.retry_context(on=_PassingError, attempts=attempts, wait_max=5.0):
             with attempt:
+                self.attempts = attempt.num
                 answer = self._authorized(method, path, **sent)
                 if answer.status_code in _REFUSED:
                     # It may have expired ahead of its time: a new one decides.
@@ -210,8 +230,7 @@ class AirbyteServer:
         code = answer.status_code
         late = code in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
         if late or answer.is_server_error:
-            wish = answer.headers.get("Retry-After", "")
-            wait = float(wish) if wish.isdecimal() else None
+            wait = _wished(answer)
             msg = f"Airbyte at {self._shown} answered {code}: {self._words(answer)}"
             if wait is not None or code == HTTPStatus.TOO_MANY_REQUESTS:
                 raise RetriableError(msg, retry_after=wait)
@@ -261,10 +280,6 @@ def _job(said: dict[str, Any]) -> Job:
     except (KeyError, TypeError, ValueError):
         msg = f"Airbyte describes a job without its jobId and status: {sorted(said)}"
         raise FatalError(msg) from None
-    if found.status not in ENDED and found.status not in ACTIVE:
-        known = ", ".join(sorted({*ACTIVE, *ENDED}))
-        msg = f"job {found.id} of Airbyte is in the state {found.status!r}; known are {known}"
-        raise FatalError(msg)
     return found
 
 
@@ -273,6 +288,18 @@ def _started(said: Any) -> int | None:
         return parse_time(str(said))
     except ConfigurationError:
         return None
+
+
+def _wished(answer: httpx.Response) -> float | None:
+    """The wait in seconds that Retry-After names, as a number or as a date; None without one."""
+    said = answer.headers.get("Retry-After", "")
+    if said.isascii() and said.isdecimal():
+        return float(said)
+    try:
+        until = parsedate_to_datetime(said).timestamp()
+    except ValueError:
+        return None
+    return max(0.0, until - (time.time() if (now := _date(answer)) is None else now / 1000))
 
 
 def _date(answer: httpx.Response) -> int | None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
 
 import structlog
 
@@ -18,12 +21,18 @@ from bentley.settings import Settings
 from bentley.sources import exchange
 from bentley.stages import intake, landing
 from bentley.stages.report import StageReport
-from bentley.warehouse import ledger
+from bentley.warehouse import ledger, states
 from bentley.warehouse.ledger import INGEST
 from bentley.warehouse.warehouse import Warehouse
 
 LOOK_SECONDS = 5.0
 
+_REFUSALS = 5
+"""What stands before a server refuses, too, while that starts anew: so often in a row counts."""
+
+_REFUSED_SECONDS = 1.0
+_CANCEL_SECONDS = 30.0
+_OWN_JOBS = "airbyte-server-jobs"
 _LOCK_SECONDS = 60.0
 _ROOM_SECONDS = 1.0
 """After another's job was cancelled, there is room for ours: it may be that of a cleared task."""
@@ -48,77 +57,159 @@ def sync(
     """
     runs = sorted(pipeline_runs)
     job = start(settings, pipeline_runs=runs, dag_run=dag_run)
-    with recorded(settings, pipeline_runs=runs, dag_run=dag_run):
-        _wait(settings, job, progress)
-    return finish(
-        settings, job, pipeline_runs=runs, dag_run=dag_run, again=again, progress=progress
-    )
+    deadline = time.monotonic() + settings.stage_timeout_minutes * 60
+    while True:
+        with recorded(settings, pipeline_runs=runs, dag_run=dag_run):
+            late = _wait(settings, job, deadline, progress)
+        report = finish(
+            settings,
+            job,
+            late=late,
+            pipeline_runs=runs,
+            dag_run=dag_run,
+            again=again,
+            progress=progress,
+        )
+        if report is not None:
+            return report
 
 
 def start(
     settings: Settings, *, pipeline_runs: Iterable[str] = (), dag_run: str | None = None
 ) -> Job:
-    """Start a job, or take up the one that is at work already."""
+    """Start a job, or take up the one that is at work already.
+
+    That may be an own one, of a start whose answer was lost or whose process was killed.
+    """
     with (
         recorded(settings, pipeline_runs=pipeline_runs, dag_run=dag_run),
         AirbyteServer.of(settings) as server,
     ):
-        job = server.start()
+        kept = _kept(settings)
+        now, asked = server.login(), kept.get("asked")
+        if asked is None or (now or 0) - asked > settings.stage_timeout_minutes * 60_000:
+            asked = None
+        _keep(settings, asked=now if asked is None else asked)
+        job = _start(settings, server)
+        if asked is None and server.attempts > 1:
+            asked = now
+        since_asked = None not in (asked, job.started) and (job.started or 0) >= (asked or 0)
+        if job.id == kept.get("job") or since_asked:
+            job = replace(job, own=True)
+        try:
+            _keep(settings, asked=None, **({"job": job.id} if job.own else {}))
+        except BaseException:
+            cancel(settings, job)
+            raise
     _log.info("Airbyte's job is at work", job=job.id, own=job.own)
     return job
 
 
-def look(
-    server: AirbyteServer,
-    job_id: int,
-    *,
-    every: float = LOOK_SECONDS,
-    seen: Callable[[Job], None] | None = None,
-) -> float | None:
-    """Look at a job once: seconds to wait before the next look, None where `finish` has its turn.
-
-    What may pass is waited out, as long as the server asks for. What won't is told by `finish`.
-    """
-    try:
-        job = server.job(job_id)
-    except RetriableError as error:
-        _log.warning("Airbyte does not say how its job is", job=job_id, error=str(error))
-        return max(every, error.retry_after or 0.0)
-    except BentleyError:
-        return None
-    if seen is not None:
-        seen(job)
-    return None if job.ended else every
+def _start(settings: Settings, server: AirbyteServer) -> Job:
+    """Ask for a job in a thread: whatever interrupts that waits for the answer, and cancels it."""
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(server.start)
+        try:
+            return asked.result()
+        except BaseException:
+            if asked.exception() is None:
+                cancel(settings, asked.result())
+            raise
 
 
-def cancel(settings: Settings, job: Job) -> None:
-    """Cancel a job of ours; one that somebody else has started is theirs to end."""
+def _kept(settings: Settings) -> dict[str, Any]:
+    """What is known of the connection's own jobs: when one was asked for, the last, its end."""
+    with Warehouse.open(settings) as warehouse, warehouse.reading() as connection:
+        return states.load(connection, _OWN_JOBS, str(settings.airbyte_connection_id)) or {}
+
+
+def _keep(settings: Settings, **changes: int | None) -> None:
+    kept = _kept(settings) | changes
+    with Warehouse.open(settings) as warehouse, warehouse.writing() as connection:
+        name = str(settings.airbyte_connection_id)
+        states.save(connection, _OWN_JOBS, name, kept, batch_id=0)  # of no batch
+
+
+class Watch:
+    """Looks at a job from time to time."""
+
+    def __init__(
+        self,
+        server: AirbyteServer,
+        job_id: int,
+        *,
+        every: float = LOOK_SECONDS,
+        seen: Callable[[Job], None] | None = None,
+    ) -> None:
+        self._server = server
+        self._job_id = job_id
+        self._every = every
+        self._seen = seen
+        self._refused = 0
+
+    def look(self) -> float | None:
+        """Look once: seconds to wait before the next look, None where `finish` has its turn.
+
+        What may pass is waited out, as long as the server asks for. What won't is told by `finish`.
+        """
+        try:
+            job = self._server.job(self._job_id)
+        except BentleyError as error:
+            _log.warning("Airbyte does not say how its job is", job=self._job_id, error=str(error))
+            if isinstance(error, RetriableError):
+                return max(self._every, error.retry_after or 0.0)
+            self._refused += 1
+            return self._every if self._refused < _REFUSALS else None
+        self._refused = 0
+        if self._seen is not None:
+            self._seen(job)
+        return None if job.ended else self._every
+
+
+def cancel(settings: Settings, job: Job) -> bool:
+    """Cancel a job of ours, and say whether that was done; another's is theirs to end."""
     if not job.own:
-        return
+        return False
+    with suppress(BentleyError):
+        _keep(settings, cancelled=job.id)
+    deadline = time.monotonic() + _CANCEL_SECONDS
     try:
         with AirbyteServer.of(settings) as server:
-            server.cancel(job.id)
+            while True:
+                try:
+                    server.cancel(job.id)
+                except RetriableError as error:
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        raise
+                    time.sleep(min(error.retry_after or _REFUSED_SECONDS, left))
+                else:
+                    return True
     except BentleyError as error:
         _log.warning("Airbyte's job could not be cancelled", job=job.id, error=str(error))
+        return False
 
 
 def finish(
     settings: Settings,
     job: Job,
     *,
+    late: bool = True,
     pipeline_runs: Iterable[str] = (),
     dag_run: str | None = None,
     again: bool = False,
     progress: Callable[[int], None] | None = None,
-) -> StageReport:
-    """See that the job has succeeded, and fold in what it brought.
+) -> StageReport | None:
+    """See that the job has succeeded, and fold in what it brought; None where it is still at work.
 
-    One that is still at work has had its time: it is cancelled. Raises RetriableError for that
-    and for a job that failed, FatalError where somebody has cancelled it, and what `fold` raises.
+    Where it is `late` it has had its time, and is cancelled. Raises RetriableError for that and
+    for a job that failed, FatalError where somebody has cancelled it, and what `fold` raises.
     """
     runs = sorted(pipeline_runs)
     with recorded(settings, pipeline_runs=runs, dag_run=dag_run):
-        found = _require_success(settings, job)
+        found = _succeeded(settings, job, late=late)
+    if found is None:
+        return None
     return landing.fold(
         settings,
         job_id=job.id,
@@ -156,8 +247,10 @@ def recorded(
         raise
 
 
-def _wait(settings: Settings, job: Job, progress: Callable[[int], None] | None) -> None:
-    deadline = time.monotonic() + settings.stage_timeout_minutes * 60
+def _wait(
+    settings: Settings, job: Job, deadline: float, progress: Callable[[int], None] | None
+) -> bool:
+    """Wait until `finish` has its turn, and say whether that is because the time is over."""
     told = ""
 
     def seen(found: Job) -> None:
@@ -170,42 +263,61 @@ def _wait(settings: Settings, job: Job, progress: Callable[[int], None] | None) 
 
     try:
         with AirbyteServer.of(settings) as server:
-            while (pause := look(server, job.id, every=LOOK_SECONDS, seen=seen)) is not None:
+            watch = Watch(server, job.id, every=LOOK_SECONDS, seen=seen)
+            while (pause := watch.look()) is not None:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    return
+                    return True
                 time.sleep(min(pause, left))
     except BaseException:
         cancel(settings, job)
         raise
+    return False
 
 
-def _require_success(settings: Settings, job: Job) -> Job:
+def _succeeded(settings: Settings, job: Job, *, late: bool) -> Job | None:
     with AirbyteServer.of(settings) as server:
         try:
-            found = server.job(job.id, patiently=True)
-        except RetriableError:
-            raise  # it may be near its end: the next try takes it up
-        except BentleyError:
-            cancel(settings, job)
+            found = _found(server, job)
+        except BentleyError as error:
+            # One that can't be seen may be near its end: the next try takes it up.
+            if late or not isinstance(error, RetriableError):
+                cancel(settings, job)
             raise
         if not found.ended:
-            cancel(settings, job)
-            raise RetriableError(_late(settings, job))
+            if not late:
+                return None
+            raise RetriableError(_late(settings, job, cancelled=cancel(settings, job)))
         if found.status == FAILED:
             msg = f"Airbyte's job {job.id} failed: its log is on the connection's page in Airbyte"
             raise RetriableError(msg)
         if found.status == CANCELLED:
             msg = f"Airbyte's job {job.id} was cancelled in Airbyte"
-            if job.own:
+            if job.own and _kept(settings).get("cancelled") == job.id:
+                msg = f"Airbyte's job {job.id} was cancelled by Bentley"
+            elif job.own:
                 raise FatalError(msg)
             raise RetriableError(msg, retry_after=_ROOM_SECONDS)
         _check_clock(settings, server.clock)
         return found
 
 
-def _late(settings: Settings, job: Job) -> str:
-    became = "was cancelled" if job.own else "goes on: it is not ours"
+def _found(server: AirbyteServer, job: Job) -> Job:
+    """Ask how the job is, a few times where that is refused."""
+    for _ in range(_REFUSALS - 1):
+        try:
+            return server.job(job.id, patiently=True)
+        except RetriableError:
+            raise
+        except BentleyError:
+            time.sleep(_REFUSED_SECONDS)
+    return server.job(job.id, patiently=True)
+
+
+def _late(settings: Settings, job: Job, *, cancelled: bool) -> str:
+    became = "could not be cancelled" if job.own else "goes on: it is not ours"
+    if cancelled:
+        became = "was cancelled"
     return (
         f"Airbyte's job {job.id} did not end within {settings.stage_timeout_minutes:g} minutes and "
         f"{became}; raise BENTLEY_STAGE_TIMEOUT_MINUTES, or see what it waits for in Airbyte"

@@ -55,8 +55,11 @@ class AirbyteStandIn:
         self._server.server_close()
         self._thread.join()
 
-    def fault(self, method: str, path: str, status: int, **more: Any) -> None:
-        """Give one wrong answer; status 0 drops the connection without any."""
+    def fault(self, method: str, path: str, status: int | None, **more: Any) -> None:
+        """Give one wrong answer; status 0 drops the connection without any, and None gives the right one.
+
+        It comes after `seconds`; with `done` a job was started all the same.
+        """
         self.faults.append({"method": method, "path": path, "status": status, **more})
 
     def add_job(self, status: str = "running", kind: str = "sync") -> int:
@@ -105,7 +108,11 @@ class _Handler(BaseHTTPRequestHandler):
         for fault in state.faults:
             if fault["method"] == self.command and path.startswith(fault["path"]):
                 state.faults.remove(fault)
+                if fault.get("done"):  # and only the answer is lost
+                    state.add_job()
                 time.sleep(fault.get("seconds", 0))
+                if fault["status"] is None:  # it is late, and right
+                    break
                 if not fault["status"]:
                     self.close_connection = True
                     self.connection.close()
@@ -120,6 +127,8 @@ class _Handler(BaseHTTPRequestHandler):
             )
         elif path == "/jobs":
             self._jobs(body, {name: one[0] for name, one in parse_qs(split.query).items()})
+        elif path.startswith("/connections/"):
+            self._connection(path.rpartition("/")[2])
         else:
             self._job(path)
 
@@ -157,13 +166,19 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._give(200, _shown(state.jobs[state.add_job("pending", asked["jobType"])]))
 
+    def _connection(self, name: str) -> None:
+        if name == CONNECTION:
+            self._give(200, {"connectionId": name, "status": "active"})
+        else:
+            self._problem(404, "resource-not-found", "The requested resource could not be found.")
+
     def _job(self, path: str) -> None:
         state = self.server_state
         job = state.jobs.get(int(path.rpartition("/")[2]))
         if job is None:
             self._problem(404, "resource-not-found", "The requested resource could not be found.")
             return
-        if self.command == "DELETE":
+        if self.command == "DELETE" and job["status"] not in ENDED:
             job["status"] = "cancelled"
             job["_left"] = []
         elif job["_left"]:

@@ -36,6 +36,24 @@ def test_a_sync_is_started_and_watched_through_every_state(airbyte, client):
     assert airbyte.calls("POST", "/applications/token") == 1
 
 
+def test_a_connection_that_is_not_there_is_found_by_the_check(airbyte):
+    with AirbyteServer(airbyte.url, CONNECTION, CLIENT, SECRET) as client:
+        client.check()
+    with (
+        AirbyteServer(airbyte.url, "another", CLIENT, SECRET) as client,
+        pytest.raises(ConfigurationError, match="AIRBYTE_CONNECTION_ID 'another'"),
+    ):
+        client.check()
+
+
+def test_a_wish_as_a_date_is_counted_from_the_servers_clock(airbyte, client):
+    airbyte.now = 1_700_000_000
+    airbyte.fault("POST", "/jobs", 503, headers={"Retry-After": "Tue, 14 Nov 2023 22:15:20 GMT"})
+    with pytest.raises(RetriableError) as caught:
+        client.start()
+    assert caught.value.retry_after == 120
+
+
 def test_a_state_that_nobody_knows_is_named(airbyte, client):
     airbyte.script = ["hibernating"]
     job = client.start()
@@ -173,6 +191,6 @@ def test_the_servers_clock_is_told(airbyte, client):
 
 def test_an_answer_that_is_none_is_retriable(airbyte, client):
     client.check()
-    airbyte.fault("GET", "/jobs", 200, body="<html>")
+    airbyte.fault("GET", "/jobs/", 200, body="<html>")
     with pytest.raises(RetriableError, match="no JSON"):
         client.job(1)

@@ -28,7 +28,12 @@ FOR_EVER = ["running"]
 
 @pytest.fixture(autouse=True)
 def _no_waits(monkeypatch):
-    monkeypatch.setattr(airbyte_job, "LOOK_SECONDS", 0.01)
+    for name, seconds in (
+        ("LOOK_SECONDS", 0.01),
+        ("_REFUSED_SECONDS", 0.01),
+        ("_CANCEL_SECONDS", 0.3),
+    ):
+        monkeypatch.setattr(airbyte_job, name, seconds)
     with stamina.set_testing(True, attempts=10, cap=True):
         yield
 
@@ -88,6 +93,7 @@ def test_what_a_server_brings_is_what_the_connector_brings(given, configured):
     [
         (401, {}),
         (403, {}),
+        (404, {}),
         (408, {}),
         (429, {"headers": {"Retry-After": "0"}}),
         (429, {}),
@@ -99,7 +105,7 @@ def test_what_a_server_brings_is_what_the_connector_brings(given, configured):
 )
 def test_a_wait_outlasts_what_passes(given, airbyte, status, more):
     airbyte.script = ["running", "running", "succeeded"]
-    for _ in range(1 if status in {401, 403} else 3):
+    for _ in range(8 if status in {401, 403} else 4):  # a refused token is renewed once
         airbyte.fault("GET", "/jobs/", status, **more)
     assert ingest.sync(given()).rows_written == HOURS
     assert airbyte.faults == []
@@ -109,15 +115,38 @@ def test_a_wait_outlasts_what_passes(given, airbyte, status, more):
 
 def test_a_token_that_expires_during_the_wait_is_renewed(given, airbyte, monkeypatch):
     airbyte.script = ["running"] * 3 + ["succeeded"]
-    look = airbyte_job.look
+    look = airbyte_job.Watch.look
 
-    def later(*args, **more):
+    def later(self):
         airbyte.expire_tokens()
-        return look(*args, **more)
+        return look(self)
 
-    monkeypatch.setattr(airbyte_job, "look", later)
+    monkeypatch.setattr(airbyte_job.Watch, "look", later)
     assert ingest.sync(given()).rows_written == HOURS
     assert airbyte.calls("POST", "/applications/token") >= 4
+
+
+def test_a_refusal_of_the_last_look_does_not_end_a_job_that_is_well(given, airbyte):
+    airbyte.script = ["running"] * 7 + ["succeeded"]
+    for _ in range(airbyte_job._REFUSALS + 1):
+        airbyte.fault("GET", "/jobs/", 404)
+    assert ingest.sync(given()).rows_written == HOURS
+    assert airbyte.calls("DELETE") == 0
+
+
+def test_a_token_that_is_refused_for_a_while_does_not_end_a_job(given, airbyte):
+    airbyte.script = ["running"] * 3 + ["succeeded"]
+    job = airbyte_job.start(given())
+    for _ in range(4):
+        airbyte.fault("POST", "/applications/token", 401)
+    with airbyte_job.AirbyteServer.of(given()) as server:
+        watch = airbyte_job.Watch(server, job.id, every=0.01)
+        assert [watch.look() for _ in range(8)] == [0.01] * 7 + [None]
+
+
+def test_a_job_that_is_gone_is_told(given):
+    with pytest.raises(ConfigurationError, match="answered 404"):
+        airbyte_job.finish(given(), Job(7, "running"), late=False)
 
 
 def test_a_job_that_failed_is_tried_again_and_in_the_ledger(given, airbyte, warehouse):
@@ -152,6 +181,81 @@ def test_a_job_that_is_too_late_is_cancelled(given, airbyte):
     assert [job["status"] for job in airbyte.jobs.values()] == ["cancelled"]
 
 
+@pytest.mark.parametrize("statuses", [[429], [503] * 4, [0] * 3])
+def test_a_job_is_cancelled_though_the_server_is_busy(given, airbyte, statuses):
+    airbyte.script = FOR_EVER
+    for status in statuses:
+        airbyte.fault("DELETE", "/jobs/", status)
+    with pytest.raises(RetriableError, match="was cancelled"):
+        ingest.sync(given(stage_timeout_minutes=0.005))
+    assert [job["status"] for job in airbyte.jobs.values()] == ["cancelled"]
+
+
+def test_a_job_that_could_not_be_cancelled_is_the_next_starts_own(given, airbyte):
+    airbyte.script = FOR_EVER
+    for _ in range(1000):
+        airbyte.fault("DELETE", "/jobs/", 503)
+    with pytest.raises(RetriableError, match="could not be cancelled"):
+        ingest.sync(given(stage_timeout_minutes=0.005))
+    assert [job["status"] for job in airbyte.jobs.values()] == ["running"]
+    airbyte.faults.clear()
+    with pytest.raises(RetriableError, match="was cancelled"):
+        ingest.sync(given(stage_timeout_minutes=0.005))
+    assert [job["status"] for job in airbyte.jobs.values()] == ["cancelled"]
+
+
+def test_a_job_that_is_late_where_nothing_is_told_of_it_is_cancelled(given, airbyte):
+    airbyte.script = FOR_EVER
+    job = airbyte_job.start(given())
+    for _ in range(20):
+        airbyte.fault("GET", "/jobs/", 503)
+    with pytest.raises(RetriableError, match="answered 503"):
+        airbyte_job.finish(given(), job, late=True)
+    assert [job["status"] for job in airbyte.jobs.values()] == ["cancelled"]
+
+
+@pytest.mark.parametrize("status", [504, 0])
+def test_a_job_whose_start_was_not_answered_is_ours(given, airbyte, status):
+    airbyte.script = FOR_EVER
+    airbyte.fault("POST", "/jobs", status, done=True)
+    assert airbyte_job.start(given()).own
+    assert len(airbyte.jobs) == 1
+
+
+def test_a_job_whose_start_was_killed_is_the_next_starts_own(given, airbyte, monkeypatch):
+    def killed(*_):
+        airbyte.add_job()
+        raise KeyboardInterrupt
+
+    airbyte.script = FOR_EVER
+    with monkeypatch.context() as patch:
+        patch.setattr(airbyte_job, "_start", killed)
+        with pytest.raises(KeyboardInterrupt):
+            airbyte_job.start(given())
+    assert airbyte_job.start(given()).own
+    for job in airbyte.jobs.values():
+        job["status"] = "cancelled"
+    airbyte.add_job()  # of somebody else, and nothing is open any more
+    assert not airbyte_job.start(given()).own
+
+
+def test_a_job_that_we_have_cancelled_is_started_again(given, airbyte):
+    airbyte.script = FOR_EVER
+    job = airbyte_job.start(given())
+    assert airbyte_job.cancel(given(), job)
+    with pytest.raises(RetriableError, match="was cancelled by Bentley"):
+        airbyte_job.finish(given(), job, late=False)
+
+
+def test_a_start_that_is_answered_with_an_unknown_state_is_cancelled(given, airbyte):
+    airbyte.script = ["hibernating"]
+    said = {"jobId": 100, "status": "hibernating"}
+    airbyte.fault("POST", "/jobs", 200, body=said, done=True)
+    with pytest.raises(FatalError, match="in the state 'hibernating'"):
+        ingest.sync(given())
+    assert [job["status"] for job in airbyte.jobs.values()] == ["cancelled"]
+
+
 def test_a_wish_of_the_server_does_not_outlast_the_time_limit(given, airbyte):
     airbyte.script = FOR_EVER
     airbyte.fault("GET", "/jobs/", 429, headers={"Retry-After": "3600"})
@@ -171,9 +275,17 @@ def test_an_interrupted_wait_cancels_the_job(given, airbyte, warehouse, monkeypa
     assert last_batch(warehouse).status == "failed"
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_command_that_is_ended_cancels_its_job(given, airbyte, tmp_path, signum, code):
+@pytest.mark.parametrize(
+    ("signum", "code", "seen"),
+    [
+        (signal.SIGINT, 130, ("GET", "/jobs/")),
+        (signal.SIGTERM, 143, ("GET", "/jobs/")),
+        (signal.SIGTERM, 143, ("POST", "/jobs")),  # it is not answered yet
+    ],
+)
+def test_a_command_that_is_ended_cancels_its_job(given, airbyte, tmp_path, signum, code, seen):
     airbyte.script = FOR_EVER
+    airbyte.fault("POST", "/jobs", None, seconds=1.0)
     command = subprocess.Popen(
         [sys.executable, "-c", "from bentley.cli import main; main()", "sync"],
         env={**os.environ, **given().environment()},
@@ -182,7 +294,7 @@ def test_a_command_that_is_ended_cancels_its_job(given, airbyte, tmp_path, signu
     )
     with command:
         deadline = time.monotonic() + 60
-        while not airbyte.calls("GET", "/jobs/"):
+        while not airbyte.calls(*seen):
             assert command.poll() is None, command.stderr.read()
             assert time.monotonic() < deadline
             time.sleep(0.05)
