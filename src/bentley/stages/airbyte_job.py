@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
 
 import structlog
 
@@ -85,19 +84,20 @@ def start(
         recorded(settings, pipeline_runs=pipeline_runs, dag_run=dag_run),
         AirbyteServer.of(settings) as server,
     ):
-        kept = _kept(settings)
-        now, asked = server.login(), kept.get("asked")
-        if asked is None or (now or 0) - asked > settings.stage_timeout_minutes * 60_000:
+        now, asked = server.login(), _kept(settings, "asked")
+        if asked is not None and (now or 0) - asked > settings.stage_timeout_minutes * 60_000:
             asked = None
-        _keep(settings, asked=now if asked is None else asked)
+        _keep(settings, "asked", now if asked is None else asked)
         job = _start(settings, server)
         if asked is None and server.attempts > 1:
             asked = now
-        since_asked = None not in (asked, job.started) and (job.started or 0) >= (asked or 0)
-        if job.id == kept.get("job") or since_asked:
+        since_asked = asked is not None and job.started is not None and job.started >= asked
+        if job.id == _kept(settings, "job") or since_asked:
             job = replace(job, own=True)
         try:
-            _keep(settings, asked=None, **({"job": job.id} if job.own else {}))
+            _keep(settings, "asked", None)
+            if job.own:
+                _keep(settings, "job", job.id)
         except BaseException:
             cancel(settings, job)
             raise
@@ -117,17 +117,18 @@ def _start(settings: Settings, server: AirbyteServer) -> Job:
             raise
 
 
-def _kept(settings: Settings) -> dict[str, Any]:
-    """What is known of the connection's own jobs: when one was asked for, the last, its end."""
+def _kept(settings: Settings, what: str) -> int | None:
+    """Read what is known of own jobs: when one was `asked` for, the last `job`, the `cancelled`."""
+    name = f"{settings.airbyte_connection_id}/{what}"
     with Warehouse.open(settings) as warehouse, warehouse.reading() as connection:
-        return states.load(connection, _OWN_JOBS, str(settings.airbyte_connection_id)) or {}
+        found: int | None = states.load(connection, _OWN_JOBS, name)
+        return found
 
 
-def _keep(settings: Settings, **changes: int | None) -> None:
-    kept = _kept(settings) | changes
+def _keep(settings: Settings, what: str, value: int | None) -> None:
+    name = f"{settings.airbyte_connection_id}/{what}"
     with Warehouse.open(settings) as warehouse, warehouse.writing() as connection:
-        name = str(settings.airbyte_connection_id)
-        states.save(connection, _OWN_JOBS, name, kept, batch_id=0)  # of no batch
+        states.save(connection, _OWN_JOBS, name, value, batch_id=0)  # of no batch
 
 
 class Watch:
@@ -171,7 +172,7 @@ def cancel(settings: Settings, job: Job) -> bool:
     if not job.own:
         return False
     with suppress(BentleyError):
-        _keep(settings, cancelled=job.id)
+        _keep(settings, "cancelled", job.id)
     deadline = time.monotonic() + _CANCEL_SECONDS
     try:
         with AirbyteServer.of(settings) as server:
@@ -293,7 +294,7 @@ def _succeeded(settings: Settings, job: Job, *, late: bool) -> Job | None:
             raise RetriableError(msg)
         if found.status == CANCELLED:
             msg = f"Airbyte's job {job.id} was cancelled in Airbyte"
-            if job.own and _kept(settings).get("cancelled") == job.id:
+            if job.own and _kept(settings, "cancelled") == job.id:
                 msg = f"Airbyte's job {job.id} was cancelled by Bentley"
             elif job.own:
                 raise FatalError(msg)

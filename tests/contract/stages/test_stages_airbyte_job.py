@@ -31,7 +31,7 @@ def _no_waits(monkeypatch):
     for name, seconds in (
         ("LOOK_SECONDS", 0.01),
         ("_REFUSED_SECONDS", 0.01),
-        ("_CANCEL_SECONDS", 0.3),
+        ("_CANCEL_SECONDS", 2.0),
     ):
         monkeypatch.setattr(airbyte_job, name, seconds)
     with stamina.set_testing(True, attempts=10, cap=True):
