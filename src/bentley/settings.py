@@ -7,6 +7,7 @@ fetched also from a universe file, which stands below both.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 from urllib.parse import quote, urlsplit
@@ -387,6 +388,11 @@ def _column_map(text: str) -> dict[str, str]:
             msg = f"{ours!r} is no column of a bar; these are {', '.join(FIELDS)}"
             raise ValueError(msg)
         found[ours] = theirs
+    used = Counter(found.get(name, name).lower() for name in FIELDS)
+    twice = sorted(name for name, times in used.items() if times > 1)
+    if twice:
+        msg = f"more than one column of a bar would be read from {', '.join(twice)}"
+        raise ValueError(msg)
     return found
 
 

@@ -135,7 +135,7 @@ def _readable() -> list[pl.Expr]:
         *(c(name).str.contains(_FITS) for name in DECIMALS),
         *(c(name).str.contains(_TIME) for name in ("open_time", "close_time")),
         c("trades").str.contains(_COUNT),
-        c("symbol").str.len_chars().is_between(1, SYMBOL_LENGTH),
+        c("symbol").str.contains(rf"^\S{{1,{SYMBOL_LENGTH}}}$"),
         c("interval").is_in(list(intervals.MILLIS)),
     ]
 
@@ -173,6 +173,7 @@ def _text_faults() -> list[pl.Expr]:
         pl.when(c("symbol").str.len_chars() > SYMBOL_LENGTH).then(
             shown(f"symbol {{}} is longer than {SYMBOL_LENGTH}", c("symbol"))
         ),
+        pl.when(c("symbol").str.contains(r"\s")).then(shown("symbol '{}' has blanks", c("symbol"))),
         pl.when(~c("interval").is_in(list(intervals.MILLIS))).then(
             shown("interval {} is not known", c("interval"))
         ),

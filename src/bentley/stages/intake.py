@@ -39,7 +39,8 @@ class Intake:
         self.max_share = max_share
         self.read = 0
         self.rejected = 0
-        self._first_reason = ""
+        self.first_reason = ""
+        """Why the first bad row was rejected."""
         self._checksum: Checksum | None = Checksum()
         self._last_key = ("", "", -1)
 
@@ -51,7 +52,7 @@ class Intake:
         self.read += read
         self.rejected += rejected
         if rejected:
-            self._first_reason = self._first_reason or sifted.rejected["reason"][0]
+            self.first_reason = self.first_reason or sifted.rejected["reason"][0]
         with self.warehouse.writing() as connection:
             quarantine.put(connection, sifted.rejected, batch_id=self.batch_id, stage=INGEST)
             done = bars.upsert(connection, sifted.bars, batch_id=self.batch_id, source=self.source)
@@ -92,7 +93,7 @@ class Intake:
 
         It is asked for at an end that the data sets: chunks are cut where it suits a source.
         """
-        return quarantine.excess(self.rejected, self.read, self.max_share, first=self._first_reason)
+        return quarantine.excess(self.rejected, self.read, self.max_share, first=self.first_reason)
 
 
 def clock(settings: Settings, warehouse: Warehouse, batch_id: int) -> int:

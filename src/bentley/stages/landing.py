@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from typing import Any
@@ -20,7 +19,7 @@ import structlog
 from sqlalchemy.engine import Connection
 
 from bentley.domain import bars as domain_bars
-from bentley.domain.bars import DECIMALS, FIELDS, SUPERSEDED, Sifted
+from bentley.domain.bars import DECIMALS, FIELDS, INTEGERS, SUPERSEDED, Sifted
 from bentley.domain.clock import iso, parse_time
 from bentley.domain.errors import ConfigurationError
 from bentley.settings import Settings
@@ -81,7 +80,7 @@ def fold(
             wanted = [(one, other) for one in settings.symbols for other in settings.intervals]
             end = min(now, settings.until or now)
             series = tuple(coverage(warehouse, wanted, end=end))
-            failures = _missing(settings, series)
+            failures = _missing(settings, series, fault=run.intake.first_reason)
             failures += ended(settings, series, known=failures)
         except BaseException as error:
             close(warehouse, batch_id, error=f"{type(error).__name__}: {error}")
@@ -97,8 +96,13 @@ def fold(
         return of_batch(batch, origin=settings.origin, series=series, failures=tuple(failures))
 
 
-def _missing(settings: Settings, series: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
-    """Name the series that nothing is stored of; ConfigurationError where that is all of them."""
+def _missing(
+    settings: Settings, series: Iterable[dict[str, Any]], *, fault: str
+) -> list[dict[str, str]]:
+    """Name the series that nothing is stored of; ConfigurationError where that is all of them.
+
+    `fault` is the first that a row was rejected for.
+    """
     series = list(series)
     failures = [
         {
@@ -111,7 +115,9 @@ def _missing(settings: Settings, series: Iterable[dict[str, Any]]) -> list[dict[
         if not one["rows"]
     ]
     if len(failures) == len(series):
-        raise ConfigurationError("; ".join(failure["message"] for failure in failures))
+        rejected = [f"rows were rejected, the first because {fault}"] if fault else []
+        said = [failure["message"] for failure in failures]
+        raise ConfigurationError("; ".join([*rejected, *said]))
     return failures
 
 
@@ -252,10 +258,11 @@ class _Run:
     def _store(self, rows: list[tuple[Any, ...]]) -> None:
         schema = dict.fromkeys((*FIELDS, ANSWERED_AT, EXTRACTED_AT), pl.String)
         raw = pl.DataFrame(rows, schema=schema, orient="row")
-        # A JSON column gives its text in quotes.
+        # A JSON column gives its text in quotes, one of decimals whole numbers with zeros behind.
         raw = raw.with_columns(pl.col(*FIELDS, ANSWERED_AT).str.replace('^"(.*)"$', "$1"))
+        raw = raw.with_columns(pl.col(*INTEGERS, ANSWERED_AT).str.replace(r"\.0+$", ""))
         wanted = [
-            pl.col(name).is_in(list(values)) | pl.col(name).is_null()
+            pl.col(name).str.strip_chars().is_in([*values, ""]) | pl.col(name).is_null()
             for name, values in (
                 ("symbol", self.settings.symbols),
                 ("interval", self.settings.intervals),
@@ -337,7 +344,7 @@ def _time(text: str | None) -> int:
 def _answer(text: str | None) -> int | None:
     """Read the time of an answer; None for what is none: that may be a column of another's."""
     try:
-        return parse_time(re.sub(r"\.0+$", "", text or ""))
+        return parse_time(text or "")
     except ConfigurationError:
         return None
 
@@ -361,13 +368,21 @@ def _check(connection: Connection, table: str, columns: dict[str, str]) -> set[s
             "of another name in BENTLEY_AIRBYTE_COLUMNS, and let the destination write typed tables"
         )
         raise ConfigurationError(msg)
-    inexact: tuple[type[Any], ...] = (sa.Float,)
+    # MySQL's JSON holds doubles; MariaDB's is text, and is found as such.
+    inexact: tuple[type[Any], ...] = (sa.Float, sa.Integer, sa.JSON)
     if connection.dialect.name == "sqlite":  # it makes floats of what is declared so, too
-        inexact = (sa.Float, sa.Numeric, sa.JSON)
-    rounded = [columns[name] for name in DECIMALS if isinstance(types[columns[name]], inexact)]
+        inexact = (*inexact, sa.Numeric)
+    kinds = {columns[name]: types[columns[name]] for name in DECIMALS}
+    rounded = [
+        name
+        for name, kind in kinds.items()
+        if isinstance(kind, inexact)
+        or (isinstance(kind, sa.Numeric) and (kind.scale or 0) < domain_bars.SCALE)
+    ]
     if rounded:
+        shown = ", ".join(f"{name} {kinds[name]}" for name in rounded)
         msg = (
-            f"the table {table} keeps {', '.join(rounded)} as floats, which have lost digits "
+            f"the table {table} keeps {shown}, which have lost digits "
             "already: let the source's schema say text for them, as the connector's own does"
         )
         raise ConfigurationError(msg)

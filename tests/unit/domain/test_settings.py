@@ -75,6 +75,16 @@ def test_an_airbyte_server_syncs_no_replay():
     assert not load().synced_by_server
 
 
+@pytest.mark.parametrize("columns", ["close=open", "open=last close=LAST"])
+def test_two_columns_of_a_bar_from_one_are_refused(columns):
+    with pytest.raises(ConfigurationError, match="BENTLEY_AIRBYTE_COLUMNS"):
+        load(airbyte_columns=columns)
+    assert load(airbyte_columns="high=low low=high").landing_columns == {
+        "high": "low",
+        "low": "high",
+    }
+
+
 def test_the_landing_tables_columns_are_named_where_they_differ():
     assert load().landing_columns == {}
     found = load(airbyte_columns="open_time=opened_at, close=last").landing_columns
