@@ -88,7 +88,12 @@ def start(
         if asked is not None and (now or 0) - asked > settings.stage_timeout_minutes * 60_000:
             asked = None
         _keep(settings, "asked", now if asked is None else asked)
-        job = _start(settings, server)
+        try:
+            job = _start(settings, server)
+        except BentleyError:
+            if server.attempts == 1:  # an answer, and none was lost before it
+                _keep(settings, "asked", asked)
+            raise
         if asked is None and server.attempts > 1:
             asked = now
         since_asked = asked is not None and job.started is not None and job.started >= asked
@@ -114,6 +119,8 @@ def _start(settings: Settings, server: AirbyteServer) -> Job:
         except BaseException:
             if asked.exception() is None:
                 cancel(settings, asked.result())
+                with suppress(BentleyError):
+                    _keep(settings, "asked", None)
             raise
 
 

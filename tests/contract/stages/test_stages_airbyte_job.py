@@ -239,6 +239,16 @@ def test_a_job_whose_start_was_killed_is_the_next_starts_own(given, airbyte, mon
     assert not airbyte_job.start(given()).own
 
 
+@pytest.mark.parametrize("status", [429, 404, 409])
+def test_a_start_that_was_refused_makes_no_later_job_ours(given, airbyte, status):
+    airbyte.fault("POST", "/jobs", status)
+    with pytest.raises(BentleyError):
+        airbyte_job.start(given())
+    airbyte.script = FOR_EVER
+    airbyte.add_job()
+    assert not airbyte_job.start(given()).own
+
+
 def test_a_job_that_we_have_cancelled_is_started_again(given, airbyte):
     airbyte.script = FOR_EVER
     job = airbyte_job.start(given())
