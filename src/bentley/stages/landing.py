@@ -297,7 +297,7 @@ class _Run:
             return raw
         known = pl.concat(settled).rename({"open_time": "_opened"})
         at = pl.coalesce(ANSWERED_AT, EXTRACTED_AT)
-        newer = pl.col("settled_at").is_null() | (pl.col("settled_at") <= at)
+        newer = pl.col("settled_at").is_null() | (pl.col("settled_at") < at)
         found = keyed.join(
             known, on=("symbol", "interval", "_opened"), how="left", maintain_order="left"
         )

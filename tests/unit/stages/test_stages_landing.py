@@ -226,7 +226,7 @@ def test_a_whole_reading_leaves_other_positions_as_they_were(given, warehouse):
 
 def test_a_correction_by_another_way_is_not_undone_by_an_older_row(given, warehouse):
     _corrected(given, warehouse)
-    ingest_batch(warehouse, [bar(0, "555.00000000")], now=LATER + 50 * MINUTE)
+    ingest_batch(warehouse, [bar(0, "555.00000000")], now=LATER + 2 * MINUTE)
     for more, selected in (({"again": True}, {}), ({}, {"since": START - HOUR}), ({}, {})):
         fold(given(**selected), **more)
         assert _bars(warehouse)[0].close == 555
