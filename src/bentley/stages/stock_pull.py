@@ -75,11 +75,12 @@ def pull(
     """Bring what is new of every ticker from one source, and what it has corrected.
 
     A ticker whose latest session is stored is asked for again only where it was read before
-    `stale_before` (UTC milliseconds; 20 hours ago by default). With `again`, everything from the settings' `since` on is read once more. A ticker that fails is
+    `stale_before` (UTC milliseconds; 20 hours ago by default), and all of it once a week. With
+    `again`, everything from the settings' `since` on is read once more. A ticker that fails is
     named among the failures, and the others stay whole; past the share that
-    BENTLEY_MAX_FAILED_SHARE allows the batch fails, with what succeeded in it. Raises
-    ConfigurationError without tickers or the source's key, RetriableError where all that failed
-    may pass, FatalError for other failures past the share.
+    BENTLEY_MAX_FAILED_SHARE allows, and for a limit, the batch fails, with what succeeded in it.
+    Raises ConfigurationError without tickers or the source's key, RetriableError where all that
+    failed may pass or a limit was met, FatalError for other failures past the share.
     """
     tickers = wanted_tickers(settings)
     if (reason := source.missing(settings)) is not None:
