@@ -18,6 +18,7 @@ import pymysql
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+import market_server
 from bentley import settings as bentley_settings
 from bentley.settings import Settings
 from support import free_port
@@ -183,6 +184,13 @@ def database_url(request) -> str | None:
         return None
     server: MariaDb = request.getfixturevalue("mariadb")
     return server.database()
+
+
+@pytest.fixture
+def market() -> Iterator[market_server.Market]:
+    """A stand-in for the sources of stocks."""
+    with market_server.serve() as market:
+        yield market
 
 
 @pytest.fixture

@@ -14,6 +14,16 @@ import polars as pl
 
 from bentley.domain import stocks
 
+PRICES = ("open", "high", "low", "close")
+
+
+def row(session, close="100", *, dividend="0", split="1", adj=None):
+    """A day as a history has it; its adjusted prices are the raw ones unless given."""
+    prices = dict.fromkeys(PRICES, close)
+    adjusted = dict.fromkeys((f"adj_{name}" for name in PRICES), adj or close)
+    events = {"div_cash": dividend, "split_factor": split}
+    return {"session": session, "volume": "1000", "adj_volume": "1000"} | prices | adjusted | events
+
 
 @dataclass(frozen=True)
 class Factor:
@@ -66,14 +76,13 @@ def history(recorded: Path, ticker: str) -> list[dict[str, str]]:
             dividend = previous.reference / split * (1 - previous.price / now.price)
         previous = now
         times = now.price * now.split
-        names = ("open", "high", "low", "close")
-        row = {name: f"{price:f}" for name, price in zip(names, prices, strict=True)}
-        row |= {
+        told = {name: f"{price:f}" for name, price in zip(PRICES, prices, strict=True)}
+        told |= {
             f"adj_{name}": f"{price * times:.14f}"
-            for name, price in zip(names, prices, strict=True)
+            for name, price in zip(PRICES, prices, strict=True)
         }
         rows.append(
-            row
+            told
             | {
                 "ticker": ticker.upper(),
                 "session": day.isoformat(),

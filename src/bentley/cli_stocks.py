@@ -43,7 +43,7 @@ def pull(
         Read everything from --since on once more.
     """
     from bentley.console import Screen  # noqa: PLC0415
-    from bentley.stages import stock_consensus, stock_run  # noqa: PLC0415
+    from bentley.stages import stock_consensus, stock_pull, stock_run  # noqa: PLC0415
 
     screen = Screen(as_json=json)
     settings = load(tickers=tickers, since=since, until=until)
@@ -52,7 +52,7 @@ def pull(
             settings,
             source or settings.sources,
             again=again,
-            stale_before=stock_run.now(),
+            stale_before=stock_pull.clock(),  # who asks wants what is there now
             progress=progress,
         )
         decided = stock_consensus.decide(settings)

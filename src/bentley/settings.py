@@ -20,7 +20,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -52,29 +51,6 @@ class RateLimit(NamedTuple):
     def __str__(self) -> str:
         """Write it as a user does."""
         return f"{self.calls}/{self.seconds:g}"
-
-
-class _UniverseFile(PydanticBaseSettingsSource):
-    """What the universe file says, where anything of it would count.
-
-    A process that was given all of its settings reads no file: another may lie where it works, and
-    the one that its parent read may have been altered since.
-    """
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return nothing: the file is read as a whole."""
-        del field
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Read the file that was named, or the one in the working directory, if there is one."""
-        given = self.current_state
-        if universe_file.LISTS.keys() <= given.keys():
-            return {}
-        file = Path(given.get("universe") or universe_file.DEFAULT).expanduser()
-        if not given.get("universe") and not file.exists():
-            return {}
-        return {"universe": file} | universe_file.read(file)
 
 
 class Settings(BaseSettings):
@@ -145,7 +121,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the universe file below all others."""
         above = (init_settings, env_settings, dotenv_settings, file_secret_settings)
-        return (*above, _UniverseFile(settings_cls))
+        return (*above, universe_file.UniverseFile(settings_cls))
 
     @field_validator("home", "universe", mode="after")
     @classmethod

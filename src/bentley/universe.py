@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
+from pydantic.fields import FieldInfo
+from pydantic_settings import PydanticBaseSettingsSource
 
 from bentley.domain import market
 from bentley.domain.errors import ConfigurationError
@@ -34,6 +37,29 @@ LISTS = {
     "sources": _List(market.source, "tiingo"),
 }
 """The keys of the file, which are settings too."""
+
+
+class UniverseFile(PydanticBaseSettingsSource):
+    """What the universe file says, where anything of it would count.
+
+    A process that was given all of its settings reads no file: another may lie where it works, and
+    the one that its parent read may have been altered since.
+    """
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return nothing: the file is read as a whole."""
+        del field
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Read the file that was named, or the one in the working directory, if there is one."""
+        given = self.current_state
+        if LISTS.keys() <= given.keys():
+            return {}
+        file = Path(given.get("universe") or DEFAULT).expanduser()
+        if not given.get("universe") and not file.exists():
+            return {}
+        return {"universe": file} | read(file)
 
 
 def read(file: Path) -> dict[str, tuple[str, ...]]:

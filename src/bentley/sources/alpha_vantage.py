@@ -12,7 +12,7 @@ from typing import Any
 from bentley.domain import sessions
 from bentley.domain.errors import ConfigurationError
 from bentley.sources.http import Answer, Server
-from bentley.sources.source import Fetched, Period, Source, plain, prices, unknown
+from bentley.sources.source import Fetched, Period, Source, cells, prices, unknown
 
 NAME = "alpha_vantage"
 
@@ -94,10 +94,7 @@ def _error(server: Server, ticker: str, answer: Answer, said: str) -> Exception:
 
 
 def _fetched(series: dict[str, Any], ticker: str, period: Period) -> Fetched:
-    rows = (
-        {name: plain(one.get(theirs)) for name, theirs in _COLUMNS.items()} | {"session": day}
-        for day, one in sorted(series.items())
-    )
+    rows = (cells(one, _COLUMNS) | {"session": day} for day, one in sorted(series.items()))
     return prices(rows, NAME, ticker, period)
 
 

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from bentley.domain.errors import RetriableError
 from bentley.sources.http import Answer, Server
-from bentley.sources.source import Fetched, Period, Source, plain, prices, unknown
+from bentley.sources.source import Fetched, Period, Source, cells, prices, unknown
 
 NAME = "polygon"
 
@@ -111,8 +111,7 @@ def _row(
 ) -> dict[str, str | None]:
     moment = datetime.fromtimestamp(int(bar["t"]) / 1000, tz=UTC).astimezone(_NEW_YORK)
     day = moment.date().isoformat()
-    cells = {name: plain(bar.get(theirs)) for name, theirs in _COLUMNS.items()}
-    return {"session": day} | cells | _told_of(day, splits, paid)
+    return cells(bar, _COLUMNS) | {"session": day} | _told_of(day, splits, paid)
 
 
 def _told_of(

@@ -73,6 +73,11 @@ def unknown(server: Server, ticker: str, said: str = "") -> UnknownTickerError:
     return UnknownTickerError(msg, ticker=ticker)
 
 
+def cells(one: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str | None]:
+    """The cells of a row by our names, each to the digit; `columns` has theirs by ours."""
+    return {name: plain(one.get(theirs)) for name, theirs in columns.items()}
+
+
 def plain(value: Any) -> str | None:
     """A cell of JSON as text, to the digit; null stays null."""
     return None if value is None else str(value)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bentley.sources.http import Answer, Server
-from bentley.sources.source import Fetched, Period, Source, plain, prices, unknown
+from bentley.sources.source import Fetched, Period, Source, cells, plain, prices, unknown
 
 NAME = "tiingo"
 
@@ -52,9 +52,7 @@ def fetch(server: Server, ticker: str, period: Period) -> Fetched:
 
 def _row(one: Mapping[str, Any]) -> dict[str, str | None]:
     day = plain(one.get("date"))
-    return {name: plain(one.get(theirs)) for name, theirs in _COLUMNS.items()} | {
-        "session": day and day[:10]
-    }
+    return cells(one, _COLUMNS) | {"session": day and day[:10]}
 
 
 def _detail(answer: Answer) -> str:

@@ -24,12 +24,11 @@ from bentley.domain.errors import ConfigurationError
 from bentley.settings import Settings
 from bentley.stages import airbyte_job, positions
 from bentley.stages.coverage import coverage, ended
-from bentley.stages.intake import Intake, clock, close, close_dead
+from bentley.stages.intake import Intake, begun, clock, finished
 from bentley.stages.layout import CONNECTOR
 from bentley.stages.reading import Mark, Reading, Series, plan
-from bentley.stages.report import StageReport, of_batch
-from bentley.warehouse import bars, ledger
-from bentley.warehouse.ledger import INGEST
+from bentley.stages.report import StageReport
+from bentley.warehouse import bars
 from bentley.warehouse.warehouse import Warehouse
 
 ENGINE = "airbyte-cdk"
@@ -37,7 +36,6 @@ STREAM = "klines"
 LOOKBACK_BARS = 3
 """Stored bars that every run reads again, for corrections that came late."""
 
-_LOCK_SECONDS = 900.0
 _CHUNK_ROWS = 20_000
 Progress = Callable[[int], None]
 
@@ -63,40 +61,19 @@ def sync(
         return airbyte_job.sync(
             settings, pipeline_runs=pipeline_runs, dag_run=dag_run, again=again, progress=progress
         )
-    with (
-        Warehouse.open(settings) as warehouse,
-        warehouse.alone(INGEST, wait_seconds=_LOCK_SECONDS),
+    with begun(settings, engine=ENGINE, pipeline_runs=pipeline_runs, dag_run=dag_run) as (
+        warehouse,
+        batch_id,
     ):
-        close_dead(warehouse)
-        with warehouse.writing() as connection:
-            batch_id = ledger.begin(
-                connection, INGEST, engine=ENGINE, pipeline_runs=pipeline_runs, dag_run=dag_run
-            )
-        try:
-            # Inside the batch: an exchange out of reach must be seen in the ledger, too.
-            now = clock(settings, warehouse, batch_id)
-            run = _Run(settings, warehouse, batch_id, now=now, again=again, progress=progress)
-            run.read_all()
-            end = min(now, settings.until or now)
-            series = tuple(coverage(warehouse, run.wanted, end=end))
-            run.failures += ended(settings, series, known=run.failures)
-        except BaseException as error:
-            close(warehouse, batch_id, error=f"{type(error).__name__}: {error}")
-            raise
-        ages = [one["freshness_hours"] for one in series if one.get("freshness_hours") is not None]
+        # Inside the batch: an exchange out of reach must be seen in the ledger, too.
+        now = clock(settings, warehouse, batch_id)
+        run = _Run(settings, warehouse, batch_id, now=now, again=again, progress=progress)
+        run.read_all()
+        end = min(now, settings.until or now)
+        series = tuple(coverage(warehouse, run.wanted, end=end))
+        run.failures += ended(settings, series, known=run.failures)
         failures = [*run.failures, *run.holes]
-        details = {
-            "failures": failures,
-            "freshness_hours": max(ages, default=None),
-            "until": settings.until,
-        }
-        batch = close(warehouse, batch_id, details=details)
-        return of_batch(
-            batch,
-            origin=settings.origin,
-            series=series,
-            failures=tuple(failures),
-        )
+        return finished(settings, warehouse, batch_id, series=series, failures=failures)
 
 
 class _Run:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import polars as pl
@@ -16,10 +17,13 @@ from bentley.domain.errors import ConfigurationError, DataError
 from bentley.settings import Settings
 from bentley.sources import exchange
 from bentley.stages.closing import DEAD, Counted, counted
+from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import bars, gaps, ledger, quarantine
 from bentley.warehouse.ledger import INGEST
 from bentley.warehouse.schema import batches
 from bentley.warehouse.warehouse import Warehouse
+
+_LOCK_SECONDS = 900.0
 
 _log = structlog.get_logger(__name__)
 
@@ -94,6 +98,48 @@ class Intake:
         It is asked for at an end that the data sets: chunks are cut where it suits a source.
         """
         return quarantine.excess(self.rejected, self.read, self.max_share, first=self.first_reason)
+
+
+@contextmanager
+def begun(
+    settings: Settings, *, engine: str, pipeline_runs: Iterable[str], dag_run: str | None
+) -> Iterator[tuple[Warehouse, int]]:
+    """Hold the stage's lock and open a batch; an error closes it with what it had stored."""
+    with (
+        Warehouse.open(settings) as warehouse,
+        warehouse.alone(INGEST, wait_seconds=_LOCK_SECONDS),
+    ):
+        close_dead(warehouse)
+        with warehouse.writing() as connection:
+            batch_id = ledger.begin(
+                connection, INGEST, engine=engine, pipeline_runs=pipeline_runs, dag_run=dag_run
+            )
+        try:
+            yield warehouse, batch_id
+        except BaseException as error:
+            close(warehouse, batch_id, error=f"{type(error).__name__}: {error}")
+            raise
+
+
+def finished(
+    settings: Settings,
+    warehouse: Warehouse,
+    batch_id: int,
+    *,
+    series: Sequence[Mapping[str, Any]],
+    failures: Sequence[Mapping[str, str]],
+    **more: Any,
+) -> StageReport:
+    """Commit a batch on what its table holds, and report it; `more` goes to its details."""
+    ages = [one["freshness_hours"] for one in series if one.get("freshness_hours") is not None]
+    details = {
+        "failures": list(failures),
+        "freshness_hours": max(ages, default=None),
+        "until": settings.until,
+        **more,
+    }
+    batch = close(warehouse, batch_id, details=details)
+    return of_batch(batch, origin=settings.origin, series=tuple(series), failures=tuple(failures))
 
 
 def clock(settings: Settings, warehouse: Warehouse, batch_id: int) -> int:

@@ -24,10 +24,9 @@ from bentley.domain.clock import iso, parse_time
 from bentley.domain.errors import ConfigurationError
 from bentley.settings import Settings
 from bentley.stages.coverage import coverage, ended
-from bentley.stages.intake import Intake, clock, close, close_dead
-from bentley.stages.report import StageReport, of_batch
-from bentley.warehouse import bars, ledger, states
-from bentley.warehouse.ledger import INGEST
+from bentley.stages.intake import Intake, begun, clock, finished
+from bentley.stages.report import StageReport
+from bentley.warehouse import bars, states
 from bentley.warehouse.schema import metadata
 from bentley.warehouse.warehouse import Warehouse
 
@@ -39,7 +38,6 @@ ANSWERED_AT = "answered_at"
 CLOCKS_APART_MS = 10_000
 """So far the clock that Airbyte stamps rows with may run ahead of the exchange's."""
 
-_LOCK_SECONDS = 900.0
 _CHUNK_ROWS = 20_000
 _UNSURE = {"before": None, "last": None}
 """A position from which the table is read whole."""
@@ -64,36 +62,19 @@ def fold(
     Raises ConfigurationError that names a table, a column or all series that are missing,
     DataError when too many rows are bad, RetriableError for a database or exchange out of reach.
     """
-    with (
-        Warehouse.open(settings) as warehouse,
-        warehouse.alone(INGEST, wait_seconds=_LOCK_SECONDS),
+    with begun(settings, engine=ENGINE, pipeline_runs=pipeline_runs, dag_run=dag_run) as (
+        warehouse,
+        batch_id,
     ):
-        close_dead(warehouse)
-        with warehouse.writing() as connection:
-            batch_id = ledger.begin(
-                connection, INGEST, engine=ENGINE, pipeline_runs=pipeline_runs, dag_run=dag_run
-            )
-        try:
-            now = clock(settings, warehouse, batch_id)
-            run = _Run(settings, warehouse, batch_id, now=now, started=started, progress=progress)
-            run.read(again=again)
-            wanted = [(one, other) for one in settings.symbols for other in settings.intervals]
-            end = min(now, settings.until or now)
-            series = tuple(coverage(warehouse, wanted, end=end))
-            failures = _missing(settings, series, fault=run.intake.first_reason)
-            failures += ended(settings, series, known=failures)
-        except BaseException as error:
-            close(warehouse, batch_id, error=f"{type(error).__name__}: {error}")
-            raise
-        ages = [one["freshness_hours"] for one in series if one.get("freshness_hours") is not None]
-        details = {
-            "failures": failures,
-            "freshness_hours": max(ages, default=None),
-            "until": settings.until,
-            "job": job_id,
-        }
-        batch = close(warehouse, batch_id, details=details)
-        return of_batch(batch, origin=settings.origin, series=series, failures=tuple(failures))
+        now = clock(settings, warehouse, batch_id)
+        run = _Run(settings, warehouse, batch_id, now=now, started=started, progress=progress)
+        run.read(again=again)
+        wanted = [(one, other) for one in settings.symbols for other in settings.intervals]
+        end = min(now, settings.until or now)
+        series = tuple(coverage(warehouse, wanted, end=end))
+        failures = _missing(settings, series, fault=run.intake.first_reason)
+        failures += ended(settings, series, known=failures)
+        return finished(settings, warehouse, batch_id, series=series, failures=failures, job=job_id)
 
 
 def _missing(

@@ -266,11 +266,13 @@ class _Run:
                     "whole_at": plan.whole_at,
                 }
                 states.save(connection, self._name, ticker, state, batch_id=self.batch_id)
-            known = stored.prices(connection, ticker, source=self.source.name)
         if bad is not None:
             raise bad
         _every_event_is_stored(sifted.rejected)
-        _tied(self.source, known)
+        if sifted.prices["adj_close"].count():
+            with self.warehouse.reading() as connection:
+                known = stored.prices(connection, ticker, source=self.source.name)
+            _tied(self.source, known)
 
     def _plan(self, ticker: str) -> _Plan | None:
         """From where on to ask; None where nothing new can be there."""

@@ -32,11 +32,6 @@ class Outcome:
         return asdict(self)
 
 
-def now() -> int:
-    """Now, in UTC milliseconds: what was read before it is stale to a user who asks."""
-    return stock_pull.clock()
-
-
 def reason_to_skip(settings: Settings, name: str) -> str | None:
     """Say why a source can't be asked; None where it can."""
     return catalog.named(name).missing(settings)

@@ -2,14 +2,6 @@
 
 import pytest
 
-import market_server
-
-
-@pytest.fixture
-def market():
-    with market_server.serve() as market:
-        yield market
-
 
 @pytest.fixture
 def given(market, settings):

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import yaml
 
+from archive_support import ms
 from bentley.domain import sessions, stocks
 from bentley.domain.errors import (
     ConfigurationError,
@@ -22,23 +23,13 @@ from bentley.domain.market import STOCK_SOURCES
 from bentley.sources import alpha_vantage, catalog
 from bentley.sources.source import Period
 from market_server import KEYS, message
+from stock_support import row
 
 PRICED = [name for name in STOCK_SOURCES if name != "stocktwits"]
 
 
-def ms(text):
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
-
-
 def days(first, last):
     return Period(ms(first), ms(last) + 86_400_000)
-
-
-def row(session, close="100", *, dividend="0", split="1", adj=None):
-    prices = dict.fromkeys(("open", "high", "low", "close"), close)
-    adjusted = dict.fromkeys(("adj_open", "adj_high", "adj_low", "adj_close"), adj or close)
-    events = {"div_cash": dividend, "split_factor": split}
-    return {"session": session, "volume": "1000", "adj_volume": "1000"} | prices | adjusted | events
 
 
 def pull(given, name, ticker="AAPL", period=None):

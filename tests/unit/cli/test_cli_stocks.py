@@ -10,23 +10,16 @@ from pathlib import Path
 
 import pytest
 
-import market_server
+from stock_support import row
 
 BENTLEY = str(Path(sys.executable).parent / "bentley")
 PERIOD = ("--since", "2024-01-01", "--until", "2024-01-06")
 
 
-@pytest.fixture
-def market():
-    with market_server.serve() as market:
-        prices = dict.fromkeys(("open", "high", "low", "close"), "100")
-        adjusted = {f"adj_{name}": price for name, price in prices.items()}
-        row = {"volume": "1", "adj_volume": "1", "div_cash": "0", "split_factor": "1"}
-        market.histories["AAPL"] = [
-            row | prices | adjusted | {"session": day} for day in ("2024-01-04", "2024-01-05")
-        ]
-        market.messages["AAPL"] = []
-        yield market
+@pytest.fixture(autouse=True)
+def _history(market):
+    market.histories["AAPL"] = [row("2024-01-04"), row("2024-01-05")]
+    market.messages["AAPL"] = []
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-import market_server
+from archive_support import ms
 from bentley.sources import catalog
 from bentley.stages import (
     data_audit,
@@ -18,18 +18,12 @@ from bentley.stages import (
 from bentley.warehouse.schema import stock_consensus as decided
 from bentley.warehouse.schema import stock_gaps, stock_prices
 from bentley.warehouse.warehouse import Warehouse
-from unit.stages.test_stages_stocks import ms, row
+from stock_support import row
 
 CONSENSUS = "the consensus follows from the prices"
 CHECKSUMS = "checksums of stocks are the ledger's"
 GAPS = "every missing session is recorded"
 SAMPLE = "sampled prices are their sources'"
-
-
-@pytest.fixture
-def market():
-    with market_server.serve() as market:
-        yield market
 
 
 @pytest.fixture

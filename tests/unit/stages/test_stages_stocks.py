@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 import market_server
 import stock_support
+from archive_support import ms
 from bentley.domain import adjustment, sessions
 from bentley.domain.errors import ConfigurationError, DataError, FatalError, RetriableError
 from bentley.sources import catalog
@@ -16,19 +17,9 @@ from bentley.warehouse import ledger
 from bentley.warehouse import stocks as stored
 from bentley.warehouse.schema import quarantine, stock_actions
 from bentley.warehouse.warehouse import Warehouse
+from stock_support import row
 
-PRICES = ("open", "high", "low", "close")
 LONG_AGO = "2023-11-01"
-
-
-def ms(text):
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
-
-
-@pytest.fixture
-def market():
-    with market_server.serve() as market:
-        yield market
 
 
 @pytest.fixture(autouse=True)
@@ -50,13 +41,6 @@ def given(market, settings, database_url):
         return settings(**{"warehouse_url": database_url} | usual | market.settings() | more)
 
     return make
-
-
-def row(session, close="100", *, dividend="0", split="1", adj=None):
-    prices = dict.fromkeys(PRICES, close)
-    adjusted = dict.fromkeys((f"adj_{name}" for name in PRICES), adj or close)
-    events = {"div_cash": dividend, "split_factor": split}
-    return {"session": session, "volume": "1000", "adj_volume": "1000"} | prices | adjusted | events
 
 
 def pull(settings, name="tiingo", **more):

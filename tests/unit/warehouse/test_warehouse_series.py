@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import Decimal
 
 import polars as pl
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archive_support import ms
 from bentley.domain import bars as domain_bars
 from bentley.domain import consensus, sentiment, stocks
 from bentley.domain.errors import ConfigurationError, DataError
@@ -18,10 +19,6 @@ from bentley.warehouse import stocks as stored
 
 NOW = 1_800_000_000_000
 HOUR = 3_600_000
-
-
-def ms(text):
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
 
 
 def told(session, close, dividend="0", split="1"):
