@@ -62,7 +62,7 @@ def recorded(root: Path) -> pl.DataFrame:
             text = zstandard.ZstdDecompressor().stream_reader(file).read()
         zipped = write_archive(root, symbol, "1m", label, text)
         archive = Archive(symbol, "1m", date.fromisoformat(f"{label}-01"), monthly=True)
-        found += [good for good, _ in archives.rows(zipped, archive)]
+        found += [piece.good for piece in archives.rows(zipped, archive)]
     return sift(pl.concat(found), now=sample.FAR_AHEAD).bars
 
 

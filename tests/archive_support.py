@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import http.server
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -156,4 +157,16 @@ def spoiled(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> bool:
     handler.send_header("Content-Length", str(len(body)))
     handler.end_headers()
     handler.wfile.write(body[:-1] + bytes([body[-1] ^ 1]))
+    return True
+
+
+def dripping(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> bool:
+    """Send a byte now and then, sooner than a read's time limit, up to half a minute."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    with suppress(OSError):  # whoever reads has gone
+        for at in range(min(300, len(body) - 1)):
+            handler.wfile.write(body[at : at + 1])
+            time.sleep(0.1)
     return True

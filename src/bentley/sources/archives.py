@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import polars as pl
 
@@ -32,7 +32,9 @@ _MONTHLY_BY = timedelta(days=45)
 """So long after its end a month surely has its archive."""
 
 _NOT_FOUND = 404
-_BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 8 << 20
+"""So much of an archive's text is read at once."""
+
 _DIGEST = re.compile(r"\s*([0-9a-fA-F]{64})\b")
 _CELLS = (*FIELDS[2:], "ignore", "beyond")
 _WHAT, _SETTING = "the archive", "BENTLEY_ARCHIVE"
@@ -227,18 +229,28 @@ def _broken(where: str, found: str, digest: str) -> DataError:
     return DataError(msg)
 
 
-def rows(file: Path, archive: Archive) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    """Read an archive as a stream: pairs of rows in RAW_SCHEMA, and rows of a wrong shape.
+class Piece(NamedTuple):
+    """A part of an archive: rows in RAW_SCHEMA, and rows of a wrong shape with a `reason`, too.
 
-    The second have a `reason`, too. A header line is left out. Raises DataError for a file
-    that is no such archive.
+    Nothing follows the `last` one.
+    """
+
+    good: pl.DataFrame
+    bad: pl.DataFrame
+    last: bool
+
+
+def rows(file: Path, archive: Archive, *, first_bytes: int | None = None) -> Iterator[Piece]:
+    """Read an archive as a stream; its first piece may be of other than BLOCK_BYTES of text.
+
+    A header line is left out. Raises DataError for a file that is no such archive.
     """
     try:
         with zipfile.ZipFile(file) as opened:
             (name,) = opened.namelist()
             with opened.open(name) as stream:
-                for block in _blocks(cast("BinaryIO", stream)):
-                    yield _parsed(block, archive)
+                for block, last in _blocks(cast("zipfile.ZipExtFile", stream), first_bytes):
+                    yield Piece(*_parsed(block, archive), last)
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -251,22 +263,20 @@ def rows(file: Path, archive: Archive) -> Iterator[tuple[pl.DataFrame, pl.DataFr
         raise DataError(msg) from error
 
 
-def _blocks(stream: BinaryIO) -> Iterator[bytes]:
-    """Cut a file into blocks of whole lines."""
+def _blocks(stream: zipfile.ZipExtFile, first_bytes: int | None) -> Iterator[tuple[bytes, bool]]:
+    """Cut a file into blocks of whole lines, and say of each whether it is the last."""
     rest = b""
     first = True
-    while block := stream.read(_BLOCK_BYTES):
-        if first and block.lower().startswith(b"open_time"):
+    while block := stream.read((first and first_bytes) or BLOCK_BYTES):
+        if first and block[:9].lower() == b"open_time":
             block = block[block.index(b"\n") + 1 :]
         first = False
-        whole, newline, tail = block.rpartition(b"\n")
-        if not newline:
-            rest += block
-            continue
-        yield rest + whole
-        rest = tail
-    if rest.strip():
-        yield rest
+        last = not stream.peek(1)
+        if last and not block.endswith(b"\n"):
+            block += b"\n"
+        whole, _, rest = (rest + block).rpartition(b"\n")
+        if whole.strip():
+            yield whole, last
 
 
 def _parsed(block: bytes, archive: Archive) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import httpx
 import stamina
@@ -32,6 +34,8 @@ PATIENCE_SECONDS = 65.0
 """So long a patient caller waits where a server asks it to; a longer wait is handed on."""
 
 _TIMEOUT_SECONDS = 10.0
+_WHOLE_SECONDS = 60.0
+_FILE_SECONDS = 1_800.0
 _BLOCK_BYTES = 1 << 20
 _LOCAL = {"127.0.0.1", "localhost", "::1"}
 _TOO_MANY = {418, 429}
@@ -84,7 +88,7 @@ class Server:
         """
 
         def get(address: str, **limits: Any) -> httpx.Response:
-            return httpx.get(address, params=params, headers=dict(self.headers), **limits)
+            return _get(address, params=params, headers=dict(self.headers), **limits)
 
         url = self.base + path
         return _patiently(lambda: _answered(get, url, self), attempts=self.attempts)
@@ -158,7 +162,7 @@ def ask_json(url: str, *, what: str, setting: str, attempts: int = ATTEMPTS) -> 
     """
 
     def work() -> tuple[int, Any]:
-        answer = _answered(httpx.get, url, Server(what, setting))
+        answer = _answered(_get, url, Server(what, setting))
         try:
             return answer.status_code, answer.json()
         except ValueError as error:
@@ -182,10 +186,9 @@ def download(url: str, path: Path, *, what: str, setting: str) -> str:
     def fetch() -> str:
         digest = hashlib.sha256()
 
-        def got(address: str, *, timeout: float, trust_env: bool) -> httpx.Response:
+        def got(address: str, **limits: Any) -> httpx.Response:
             with (
-                httpx.Client(timeout=timeout, trust_env=trust_env) as client,
-                client.stream("GET", address) as answer,
+                _opened(address, seconds=_FILE_SECONDS, **limits) as answer,
                 path.open("wb") as file,
             ):
                 if answer.is_success:
@@ -201,6 +204,46 @@ def download(url: str, path: Path, *, what: str, setting: str) -> str:
         return digest.hexdigest()
 
     return _patiently(fetch, attempts=ATTEMPTS)
+
+
+class _Bounded(httpx.SyncByteStream):
+    """An answer's body that must have come by a deadline.
+
+    httpx limits each read alone: a server that drips would hold its reader for ever.
+    """
+
+    def __init__(self, stream: httpx.SyncByteStream, seconds: float) -> None:
+        self._stream = stream
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
+
+    def __iter__(self) -> Iterator[bytes]:
+        for block in self._stream:
+            if time.monotonic() > self._deadline:
+                msg = f"its answer has not come to an end within {self._seconds:g} s"
+                raise httpx.ReadTimeout(msg)
+            yield block
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+@contextmanager
+def _opened(
+    address: str, *, seconds: float, timeout: float, trust_env: bool, **request: Any
+) -> Iterator[httpx.Response]:
+    with (
+        httpx.Client(timeout=timeout, trust_env=trust_env) as client,
+        client.stream("GET", address, **request) as answer,
+    ):
+        answer.stream = _Bounded(cast("httpx.SyncByteStream", answer.stream), seconds)
+        yield answer
+
+
+def _get(address: str, **request: Any) -> httpx.Response:
+    with _opened(address, seconds=_WHOLE_SECONDS, **request) as answer:
+        answer.read()
+        return answer
 
 
 def _patiently(work: Callable[[], _Result], *, attempts: int) -> _Result:

@@ -23,7 +23,7 @@ from bentley.domain.bars import Sifted
 from bentley.domain.errors import ConfigurationError, DataError
 from bentley.settings import Settings
 from bentley.sources import archives, exchange
-from bentley.sources.archives import Archives
+from bentley.sources.archives import Archives, Piece
 from bentley.stages import ahead, positions
 from bentley.stages.archive_plan import SOURCE, Task, failure, plan, state_name
 from bentley.stages.coverage import coverage
@@ -41,6 +41,8 @@ _BATCH_ROWS = 1_000_000
 _LETS_OTHERS_IN_SECONDS = 0.2
 _FETCHED_AHEAD = 4
 _CHUNKS_AHEAD = 2
+_FIRST_BYTES = 1 << 20
+"""A small piece at first: the database has work while the next are read."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class _Run:
                         batch_id,
                         source=SOURCE,
                         max_share=self.settings.max_rejected_share,
+                        bulk=True,
                     )
                     try:
                         self._fill(intake, first, chunks)
@@ -171,7 +174,7 @@ class _Run:
                         said = f"{type(error).__name__}: {error}"
                         close(self.warehouse, batch_id, error=said)
                         raise
-                    done.append(close(self.warehouse, batch_id, checksum=intake.checksum))
+                    done.append(close(self.warehouse, batch_id, known=intake.counted))
         return done
 
     def _fill(self, intake: Intake, chunk: _Chunk, chunks: Iterator[_Chunk]) -> None:
@@ -250,6 +253,7 @@ class _Run:
         fetched = ahead.mapped(
             lambda task: self._fetch(task, folder), self.tasks, threads=_FETCHED_AHEAD
         )
+        first_bytes: int | None = _FIRST_BYTES
         with closing(fetched):
             for task, file in zip(self.tasks, fetched, strict=True):
                 if file is None:
@@ -257,7 +261,8 @@ class _Run:
                 elif isinstance(file, DataError):
                     yield _Chunk(task, last=True, error=file)
                 else:
-                    yield from self._read(task, file)
+                    yield from self._read(task, file, first_bytes)
+                    first_bytes = None
                     if file.is_relative_to(folder):
                         file.unlink()
 
@@ -269,21 +274,20 @@ class _Run:
         except DataError as error:
             return error
 
-    def _read(self, task: Task, file: Path) -> Iterator[_Chunk]:
-        held = None
+    def _read(self, task: Task, file: Path, first_bytes: int | None) -> Iterator[_Chunk]:
+        last = False
         try:
-            for good, bad in archives.rows(file, task.archive):
-                if held is not None:
-                    yield held
-                held = self._sift(task, good, bad)
+            for piece in archives.rows(file, task.archive, first_bytes=first_bytes):
+                yield self._sift(task, piece)
+                last = piece.last
         except DataError as error:
-            if held is not None:
-                yield held
             yield _Chunk(task, last=True, error=error)
         else:
-            yield _Chunk(task, last=True) if held is None else replace(held, last=True)
+            if not last:
+                yield _Chunk(task, last=True)
 
-    def _sift(self, task: Task, good: pl.DataFrame, bad: pl.DataFrame) -> _Chunk:
+    def _sift(self, task: Task, piece: Piece) -> _Chunk:
+        good, bad, last = piece
         # What a published archive holds has ended by its own end, whatever any clock says.
         sifted = domain_bars.sift(good, now=task.archive.end)
         read = good.height + bad.height
@@ -296,4 +300,4 @@ class _Run:
             kept = sifted.bars.filter(inside)
             read -= sifted.bars.height - kept.height
             sifted = sifted._replace(bars=kept)
-        return _Chunk(task, sifted, read)
+        return _Chunk(task, sifted, read, last)

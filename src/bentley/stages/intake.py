@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +20,8 @@ from bentley.sources import exchange
 from bentley.stages.closing import DEAD, Counted, counted
 from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import bars, gaps, ledger, quarantine
-from bentley.warehouse.ledger import INGEST
+from bentley.warehouse.bars import Written
+from bentley.warehouse.ledger import INGEST, Range
 from bentley.warehouse.schema import batches
 from bentley.warehouse.warehouse import Warehouse
 
@@ -31,11 +33,18 @@ _log = structlog.get_logger(__name__)
 class Intake:
     """The rows of one open batch on their way into the table; the caller holds the stage's lock.
 
-    `max_share` is the share of bad rows past which the batch fails.
+    `max_share` is the share of bad rows past which the batch fails. In `bulk` the table is looked
+    at behind the rows, while the next are stored, and not in the end.
     """
 
     def __init__(
-        self, warehouse: Warehouse, batch_id: int, *, source: str, max_share: float
+        self,
+        warehouse: Warehouse,
+        batch_id: int,
+        *,
+        source: str,
+        max_share: float,
+        bulk: bool = False,
     ) -> None:
         self.warehouse = warehouse
         self.batch_id = batch_id
@@ -45,8 +54,12 @@ class Intake:
         self.rejected = 0
         self.first_reason = ""
         """Why the first bad row was rejected."""
-        self._checksum: Checksum | None = Checksum()
         self._last_key = ("", "", -1)
+        self._in_order = bulk
+        self._checksum = Checksum()
+        self._found: tuple[int, int, int | None] = (0, 0, None)
+        self._after = ThreadPoolExecutor(1)  # while the next chunk is stored
+        self._afterwards: Future[None] | None = None
 
     def store(
         self, sifted: Sifted, *, read: int, then: Callable[[Connection], None] | None = None
@@ -57,7 +70,8 @@ class Intake:
         self.rejected += rejected
         if rejected:
             self.first_reason = self.first_reason or sifted.rejected["reason"][0]
-        with self.warehouse.writing() as connection:
+        # The batch is closed by a flushed one: what a loss of power takes away, its restart brings.
+        with self.warehouse.writing(flushed=False) as connection:
             quarantine.put(connection, sifted.rejected, batch_id=self.batch_id, stage=INGEST)
             done = bars.upsert(connection, sifted.bars, batch_id=self.batch_id, source=self.source)
             ledger.add(
@@ -73,24 +87,41 @@ class Intake:
                 gaps.record(connection, touched, batch_id=self.batch_id)
             if then is not None:
                 then(connection)
-        self._take_in(done.fresh)
+        self._look_back(done)
 
-    def _take_in(self, fresh: pl.DataFrame) -> None:
-        """Carry the checksum on, as long as bars come in the order that it is taken in."""
-        if not fresh.height or self._checksum is None:
+    def _look_back(self, done: Written) -> None:
+        """Count and sum what was committed, as long as bars come in the order of a checksum."""
+        fresh = done.fresh
+        if not fresh.height or not self._in_order:
             return
         first, last = (fresh.row(at)[:3] for at in (0, -1))
         one_series = first[:2] == last[:2] and fresh["symbol"].n_unique() == 1
-        if one_series and first > self._last_key and fresh["open_time"].is_sorted():
-            self._checksum.update(fresh)
+        self._in_order = one_series and first > self._last_key and fresh["open_time"].is_sorted()
+        if self._in_order:
             self._last_key = last
-        else:
-            self._checksum = None
+            self._wait()
+            self._afterwards = self._after.submit(self._take_in, fresh, done.ranges)
+
+    def _take_in(self, fresh: pl.DataFrame, ranges: Sequence[Range]) -> None:
+        self._checksum.update(fresh)
+        with self.warehouse.reading() as connection:
+            rows, news, last = bars.count_batch(connection, self.batch_id, ranges)
+        before, known, _ = self._found
+        self._found = (before + rows, known + news, last)
+        self.warehouse.settle()
+
+    def _wait(self) -> None:
+        if self._afterwards is not None:
+            self._afterwards.result()
 
     @property
-    def checksum(self) -> str | None:
-        """The checksum of all that was written; None where only the table can tell it."""
-        return None if self._checksum is None else self._checksum.hexdigest()
+    def counted(self) -> Counted | None:
+        """What the table holds, found chunk by chunk; None where only a look at all can tell.
+
+        Each chunk was looked at after its commit, and nobody else writes the batch's bars.
+        """
+        self._wait()
+        return Counted(*self._found, self._checksum.hexdigest()) if self._in_order else None
 
     def spoiled(self) -> DataError | None:
         """Return the error where too many of the rows are bad.
@@ -170,20 +201,20 @@ def close(
     warehouse: Warehouse,
     batch_id: int,
     *,
-    checksum: str | None = None,
+    known: Counted | None = None,
     details: Mapping[str, Any] | None = None,
     error: str | None = None,
 ) -> ledger.Batch:
     """Count the batch's rows back from the table and close it on what is found there.
 
-    The checksum, too, is of what the table holds, unless it is given: to read a batch of millions
-    back takes as long as to write it.
+    The checksum, too, is of what the table holds, unless that is `known`: to read a batch of
+    millions back takes as long as to write it.
     """
 
     def count(connection: Connection, batch: ledger.Batch) -> Counted:
+        if known is not None:
+            return known
         found = bars.count_batch(connection, batch_id, batch.ranges)
-        if checksum is not None:
-            return Counted(*found, checksum)
         pieces = bars.of_batch(connection, batch_id, batch.ranges)
         return Counted(*found, domain_bars.checksum(pieces))
 

@@ -19,7 +19,6 @@ from bentley.stages import verify as checks
 from bentley.stages.follow import Chain, Failure, follow
 from bentley.stages.track import tracking_uri
 from bentley.stages.verify import Verification, verify
-from bentley.tracking import chain_picture
 from bentley.tracking.records import RunRecord
 from bentley.tracking.runs import Tracker
 from bentley.warehouse import ledger
@@ -113,6 +112,8 @@ def report_failure(
 
 
 def _picture(chain: Chain, seen: Sequence[tuple[str, bool, str]], subtitle: str) -> bytes:
+    from bentley.tracking import chain_picture  # noqa: PLC0415 - matplotlib is slow
+
     return chain_picture.chain(
         [(s.dag_id, s.state, s.rows_written, s.seconds) for s in chain.stages],
         seen,

@@ -17,7 +17,6 @@ from bentley.domain.clock import iso
 from bentley.settings import Settings
 from bentley.stages import measure
 from bentley.stages.layout import ROOT
-from bentley.tracking import pictures
 from bentley.tracking.records import DatasetRecord, RunRecord, without_password
 from bentley.warehouse import ledger
 from bentley.warehouse.ledger import INGEST, PROCESS, Batch, Range
@@ -96,6 +95,8 @@ def _series(
     one, frame, missing = measure.series(warehouse, piece, now, drawn=drawn)
     if not drawn:
         return one, None
+    from bentley.tracking import pictures  # noqa: PLC0415 - matplotlib is slow
+
     spans = [(gap.first_open, gap.end) for gap in missing]
     return one, pictures.price_volume(
         frame, spans, symbol=piece.symbol, interval=piece.interval, origin=settings.origin
@@ -173,6 +174,8 @@ def _history_picture(settings: Settings, warehouse: Warehouse) -> bytes:
             "rows_written": pl.Int64,
         },
     )
+    from bentley.tracking import pictures  # noqa: PLC0415 - matplotlib is slow
+
     return pictures.freshness_rejects(history, bound_hours=settings.freshness_hours)
 
 

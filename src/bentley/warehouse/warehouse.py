@@ -87,10 +87,15 @@ class Warehouse:
                 yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """Open a transaction that writes."""
-        with database.explained(), database.writing(self.engine) as connection:
+    def writing(self, *, flushed: bool = True) -> Iterator[Connection]:
+        """Open a transaction that writes; see `database.writing`."""
+        with database.explained(), database.writing(self.engine, flushed=flushed) as connection:
             yield connection
+
+    def settle(self) -> None:
+        """Bring what was committed to its place, beside whoever writes; see `database.settle`."""
+        with database.explained():
+            database.settle(self.engine)
 
     @contextmanager
     def lock(self, name: str, *, wait_seconds: float) -> Iterator[bool]:

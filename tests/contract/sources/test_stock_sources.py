@@ -75,6 +75,27 @@ def test_events_are_the_same_from_every_source_that_tells_them(given, name):
     assert found["div_cash"].to_list() == [0, 0, Decimal("0.25"), 0]
 
 
+@pytest.mark.parametrize("name", ["tiingo", "yahoo"])
+def test_a_class_of_shares_is_asked_for_with_a_dash_and_stored_with_a_point(market, given, name):
+    market.histories["BRK-B"] = [row("2024-01-02", "360")]
+    found = sifted(pull(given, name, "BRK.B"))
+    assert found["ticker"].to_list() == ["BRK.B"]
+    assert "BRK-B" in market.requests(name)[-1].path
+
+
+def test_polygon_asks_for_a_class_of_shares_with_a_point(market, given):
+    market.histories["BRK.B"] = [row("2024-01-02", "360")]
+    assert sifted(pull(given, "polygon", "BRK.B"))["ticker"].to_list() == ["BRK.B"]
+
+
+def test_events_of_another_ticker_are_not_taken(market, given):
+    """A server that doesn't know a filter answers with everybody's."""
+    foreign = {"ticker": "MSFT", "execution_date": "2024-01-04", "split_from": 1, "split_to": 3}
+    own = foreign | {"ticker": "AAPL", "execution_date": "2024-01-03", "split_to": 2}
+    market.say("polygon", 200, {"status": "OK", "results": [foreign, own]}, path="/splits")
+    assert sifted(pull(given, "polygon"))["split_factor"].to_list() == [1, 2, 1, 1]
+
+
 def test_alpha_vantage_says_nothing_of_events(given):
     found = sifted(pull(given, "alpha_vantage"))
     assert found["split_factor"].to_list() == [None] * 4

@@ -42,6 +42,16 @@ def test_a_pull_shows_what_each_source_gave(bentley):
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+def test_again_reads_from_the_start_on_what_was_corrected_since(bentley, market):
+    pull = ("pull", "--tickers", "AAPL", *PERIOD, "--source", "tiingo", "--json")
+    assert bentley(*pull).returncode == 0
+    market.histories["AAPL"][0] = row("2024-01-04", "99")
+    done = bentley(*pull, "--again")
+    assert json.loads(done.stdout)["sources"][0]["rows_written"] == 1
+    asked = market.requests("tiingo")[-1].query
+    assert asked["startDate"] == "2024-01-01"
+
+
 def test_json_is_one_document(bentley):
     done = bentley("pull", "--tickers", "AAPL", "GONE", *PERIOD, "--source", "tiingo", "--json")
     assert done.returncode == 1

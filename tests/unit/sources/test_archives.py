@@ -8,10 +8,10 @@ from datetime import date
 import polars as pl
 import pytest
 
-from archive_support import half, line, lines, ms, put, served, sign, spoiled, status
+from archive_support import dripping, half, line, lines, ms, put, served, sign, spoiled, status
 from bentley.domain.bars import FIELDS, sift
 from bentley.domain.errors import ConfigurationError, DataError, RetriableError
-from bentley.sources import archives
+from bentley.sources import archives, http
 from bentley.sources.archives import Archive, Folder
 
 TODAY = date(2024, 4, 10)
@@ -19,7 +19,8 @@ MARCH = Archive("BTCUSDT", "1h", date(2024, 3, 1), monthly=True)
 
 
 def read(file, archive=MARCH):
-    good, bad = zip(*archives.rows(file, archive), strict=True)
+    good, bad, last = zip(*archives.rows(file, archive), strict=True)
+    assert last == (*[False] * (len(last) - 1), True)
     return pl.concat(good), pl.concat(bad)
 
 
@@ -56,9 +57,11 @@ def test_blocks_of_any_size_give_the_same_rows(tmp_path, monkeypatch, block):
     file = put(tmp_path, "2024-03", lines("2024-03-01", "2024-03-02").rstrip("\n"), header=True)
     whole = read(file)[0]
     # a header is looked for in the first block, which is never as short as this in earnest
-    monkeypatch.setattr(archives, "_BLOCK_BYTES", max(block, 150))
+    monkeypatch.setattr(archives, "BLOCK_BYTES", max(block, 150))
     assert read(file)[0].equals(whole)
     assert whole.height == 24
+    first = next(archives.rows(file, MARCH, first_bytes=1_500))
+    assert 0 < first.good.height < 24
 
 
 def test_lines_of_a_wrong_shape_are_kept_with_their_reason(tmp_path):
@@ -150,6 +153,18 @@ def test_a_passing_fault_of_a_site_does_not_show(tmp_path, fault):
     with served(tmp_path / "site") as site:
         place = archives.at(site.url, today=lambda: TODAY)
         site.faults = [fault]
+        got = place.fetch(MARCH, place.digest(MARCH), tmp_path / "here")
+        assert got.read_bytes() == file.read_bytes()
+        assert site.archives() == [file.name] * 2
+
+
+def test_an_archive_that_drips_is_fetched_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(http, "_FILE_SECONDS", 0.5)
+    file = put(tmp_path / "site", "2024-03", lines("2024-03-01", "2024-03-02"))
+    (tmp_path / "here").mkdir()
+    with served(tmp_path / "site") as site:
+        place = archives.at(site.url, today=lambda: TODAY)
+        site.faults = [dripping]
         got = place.fetch(MARCH, place.digest(MARCH), tmp_path / "here")
         assert got.read_bytes() == file.read_bytes()
         assert site.archives() == [file.name] * 2

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import http.server
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from archive_support import dripping, served
 from bentley.domain.errors import FatalError, RetriableError
-from bentley.sources import exchange
+from bentley.sources import exchange, http
 
 
 @contextmanager
@@ -19,7 +21,7 @@ def answering(*answers: tuple[int, dict[str, str], bytes]) -> Iterator[tuple[str
     """Answer each request in turn, the last for ever; yield the address and what was asked."""
     asked: list[str] = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             code, headers, body = answers[min(len(asked), len(answers) - 1)]
             asked.append(self.path)
@@ -33,7 +35,7 @@ def answering(*answers: tuple[int, dict[str, str], bytes]) -> Iterator[tuple[str
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield f"http://user:pw-7@127.0.0.1:{server.server_address[1]}", asked
@@ -106,6 +108,18 @@ def test_a_page_for_ever_is_an_error_that_may_pass():
         exchange.server_time(url, attempts=2)
     assert "pw-7" not in str(caught.value)
     assert len(asked) == 2
+
+
+def test_an_answer_that_drips_is_given_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(http, "_WHOLE_SECONDS", 0.5)
+    (tmp_path / "a.zip").write_bytes(bytes(1_000))
+    with served(tmp_path) as site:
+        site.faults = [dripping] * 2
+        started = time.monotonic()
+        with pytest.raises(RetriableError, match=r"not come to an end within 0\.5 s"):
+            http.ask(f"{site.url}/a.zip", what="it", setting="IT", attempts=2)
+        assert time.monotonic() - started < 15
+        assert len(site.archives()) == 2
 
 
 def test_the_state_of_a_symbol():

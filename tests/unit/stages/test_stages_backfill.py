@@ -11,8 +11,8 @@ import sqlalchemy as sa
 import zstandard
 
 from archive_support import half, line, lines, ms, put, served, sign, spoiled, status
-from bentley.domain.bars import FIELDS
-from bentley.domain.errors import ConfigurationError, DataError, RetriableError
+from bentley.domain.bars import FIELDS, checksum
+from bentley.domain.errors import ConfigurationError, DataError, FatalError, RetriableError
 from bentley.stages import backfill as stage
 from bentley.stages import positions
 from bentley.stages.backfill import backfill
@@ -255,7 +255,8 @@ def test_small_batches_give_the_same_tables_and_let_a_sync_in_between(
 
 def test_a_run_that_dies_anywhere_goes_on_where_it_was(given, warehouse, monkeypatch):
     """In the middle of an archive, between archives, and before a batch is closed."""
-    monkeypatch.setattr("bentley.sources.archives._BLOCK_BYTES", 20_000)
+    monkeypatch.setattr("bentley.sources.archives.BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(stage, "_FIRST_BYTES", 20_000)
     real, died = bulk.write, []
 
     class Killed(BaseException):
@@ -283,6 +284,36 @@ def test_a_run_that_dies_anywhere_goes_on_where_it_was(given, warehouse, monkeyp
     assert position(warehouse) == Mark(ms("2023-12-01"), ms("2024-02-02T23:00"))
     news = sum(batch.rows_news for batch in batches(warehouse, INGEST))
     assert news == ALL  # each bar was announced once
+
+
+@pytest.mark.parametrize("lost", [0, 40])
+def test_bars_that_are_gone_after_their_commit_fail_the_batch(given, warehouse, monkeypatch, lost):
+    real = bars.count_batch
+
+    def counting(connection, batch_id, ranges):
+        c = binance_ohlcv.c
+        with warehouse.writing() as other:
+            other.execute(binance_ohlcv.delete().where(c.open_time < ms("2023-12-01") + lost))
+        return real(connection, batch_id, ranges)
+
+    monkeypatch.setattr(bars, "count_batch", counting)
+    if not lost:
+        backfill(given())
+    else:
+        with pytest.raises(FatalError, match=f"wrote {ALL} bars, {ALL} of them closed, but"):
+            backfill(given())
+
+
+def test_bars_out_of_order_are_counted_in_the_end(given, warehouse, place):
+    """The sum of a batch is taken in the order of its bars, whatever the order of an archive."""
+    body = lines("2023-12-01", "2023-12-15")
+    put(place, "2023-12", lines("2023-12-15", "2024-01-01") + body)
+    report = backfill(given())
+    (batch,) = batches(warehouse, INGEST)
+    assert report.rows_written == ALL
+    with warehouse.reading() as connection:
+        pieces = list(bars.of_batch(connection, batch.id, batch.ranges))
+    assert batch.checksum == checksum(pieces)
 
 
 def test_from_a_site_with_its_faults(given, place, monkeypatch):

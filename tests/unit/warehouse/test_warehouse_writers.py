@@ -1,13 +1,17 @@
 """Several processes write at once, on both databases, and none of them fails."""
 
 import json
+import ssl
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 
+import pymysql
 import pytest
 import sqlalchemy as sa
 
+from bentley.warehouse import database, states
 from bentley.warehouse.ledger import INGEST, PROCESS
 from bentley.warehouse.schema import binance_ohlcv, quarantine
 from bentley.warehouse.schema import gaps as gaps_table
@@ -46,6 +50,45 @@ WRITE = textwrap.dedent("""
                 ledger.consume(connection, "process", mine, by=batch)
     print("done", flush=True)
 """).replace("ROUNDS", str(ROUNDS))
+
+
+def test_a_commit_on_the_way_waits_for_no_disk_and_the_next_does_again(warehouse):
+    def pragma(connection):
+        return connection.exec_driver_sql("PRAGMA synchronous").scalar()
+
+    for error in (None, RuntimeError("broken off")):
+        with suppress(RuntimeError), warehouse.writing(flushed=False) as connection:
+            states.save(connection, "source", str(error), {}, batch_id=1)
+            if connection.dialect.name == "sqlite":
+                assert pragma(connection) == 1  # NORMAL
+            if error is not None:
+                raise error
+    with warehouse.writing() as connection:
+        if connection.dialect.name == "sqlite":
+            assert pragma(connection) == 2  # FULL
+        assert list(states.under(connection, "source", "")) == ["None"]
+
+
+def test_what_was_committed_comes_to_its_place_beside_a_writer(opened, warehouse):
+    with warehouse.writing(flushed=False) as connection:
+        states.save(connection, "source", "a", {"text": "x" * 500_000}, batch_id=1)
+    with warehouse.writing() as connection:
+        states.save(connection, "source", "b", {}, batch_id=1)
+        warehouse.settle()
+        if opened.warehouse_url is None:
+            assert (opened.home / "mansa_bot.db").stat().st_size > 500_000
+    with warehouse.reading() as connection:
+        assert list(states.under(connection, "source", "")) == ["a", "b"]
+
+
+def test_a_server_is_connected_to_as_its_driver_does():
+    """But for the authorities, which it reads and does not ask."""
+    ours = database._client()(defer_connect=True).ctx
+    theirs = pymysql.connections.Connection(defer_connect=True).ctx
+    assert (ours.verify_mode, ours.check_hostname) == (theirs.verify_mode, theirs.check_hostname)
+    assert (ours.get_ca_certs(), ours.minimum_version) == ([], theirs.minimum_version)
+    asked = {"defer_connect": True, "ssl_verify_cert": True}
+    assert database._client()(**asked).ctx.verify_mode == ssl.CERT_REQUIRED
 
 
 @pytest.mark.parametrize("mode", ["own", "shared"])
