@@ -34,7 +34,7 @@ PATIENCE_SECONDS = 65.0
 """So long a patient caller waits where a server asks it to; a longer wait is handed on."""
 
 _TIMEOUT_SECONDS = 10.0
-_WHOLE_SECONDS = 60.0
+_WHOLE_SECONDS = 120.0
 _FILE_SECONDS = 1_800.0
 _BLOCK_BYTES = 1 << 20
 _LOCAL = {"127.0.0.1", "localhost", "::1"}
@@ -212,10 +212,10 @@ class _Bounded(httpx.SyncByteStream):
     httpx limits each read alone: a server that drips would hold its reader for ever.
     """
 
-    def __init__(self, stream: httpx.SyncByteStream, seconds: float) -> None:
+    def __init__(self, stream: httpx.SyncByteStream, deadline: float, seconds: float) -> None:
         self._stream = stream
+        self._deadline = deadline
         self._seconds = seconds
-        self._deadline = time.monotonic() + seconds
 
     def __iter__(self) -> Iterator[bytes]:
         for block in self._stream:
@@ -232,11 +232,13 @@ class _Bounded(httpx.SyncByteStream):
 def _opened(
     address: str, *, seconds: float, timeout: float, trust_env: bool, **request: Any
 ) -> Iterator[httpx.Response]:
+    deadline = time.monotonic() + seconds
     with (
         httpx.Client(timeout=timeout, trust_env=trust_env) as client,
         client.stream("GET", address, **request) as answer,
     ):
-        answer.stream = _Bounded(cast("httpx.SyncByteStream", answer.stream), seconds)
+        body = cast("httpx.SyncByteStream", answer.stream)
+        answer.stream = _Bounded(body, deadline, seconds)
         yield answer
 
 

@@ -166,15 +166,17 @@ class _Run:
                         bulk=True,
                     )
                     try:
-                        self._fill(intake, first, chunks)
-                        with self.warehouse.writing() as connection:
-                            for series, covered in self.covered.items():
-                                self._move(connection, series, covered, batch_id)
+                        with closing(intake):
+                            self._fill(intake, first, chunks)
+                            with self.warehouse.writing() as connection:
+                                for series, covered in self.covered.items():
+                                    self._move(connection, series, covered, batch_id)
+                            known = intake.counted
                     except BaseException as error:
                         said = f"{type(error).__name__}: {error}"
                         close(self.warehouse, batch_id, error=said)
                         raise
-                    done.append(close(self.warehouse, batch_id, known=intake.counted))
+                    done.append(close(self.warehouse, batch_id, known=known))
         return done
 
     def _fill(self, intake: Intake, chunk: _Chunk, chunks: Iterator[_Chunk]) -> None:

@@ -35,6 +35,8 @@ def counted(
 ) -> Batch:
     """Count the batch's rows back by `count` and close it on what is found; `what` names them.
 
+    In bulk that has been done piece by piece, after each one's commit.
+
     This is done before the transaction that closes the batch, whose lock all other stages wait
     for; nobody else writes the rows, for the caller holds the stage's lock. Raises FatalError for
     rows that are not there.

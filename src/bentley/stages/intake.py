@@ -26,6 +26,8 @@ from bentley.warehouse.schema import batches
 from bentley.warehouse.warehouse import Warehouse
 
 _LOCK_SECONDS = 900.0
+_LOG_PAGES = 16_000
+"""So long, 64 MB, SQLite's log may grow while it is copied beside a writer."""
 
 _log = structlog.get_logger(__name__)
 
@@ -58,8 +60,13 @@ class Intake:
         self._in_order = bulk
         self._checksum = Checksum()
         self._found: tuple[int, int, int | None] = (0, 0, None)
+        self._log_pages = 0
         self._after = ThreadPoolExecutor(1)  # while the next chunk is stored
         self._afterwards: Future[None] | None = None
+
+    def close(self) -> None:
+        """Wait for what looks back; its error, if any, is that of `counted`."""
+        self._after.shutdown(cancel_futures=True)
 
     def store(
         self, sifted: Sifted, *, read: int, then: Callable[[Connection], None] | None = None
@@ -100,15 +107,18 @@ class Intake:
         if self._in_order:
             self._last_key = last
             self._wait()
+            if self._log_pages > _LOG_PAGES:
+                self.warehouse.settle()  # wholly, for nobody writes now: the log starts anew
             self._afterwards = self._after.submit(self._take_in, fresh, done.ranges)
 
     def _take_in(self, fresh: pl.DataFrame, ranges: Sequence[Range]) -> None:
         self._checksum.update(fresh)
         with self.warehouse.reading() as connection:
             rows, news, last = bars.count_batch(connection, self.batch_id, ranges)
-        before, known, _ = self._found
-        self._found = (before + rows, known + news, last)
-        self.warehouse.settle()
+        before, known, latest = self._found
+        closed = [time for time in (latest, last) if time is not None]
+        self._found = (before + rows, known + news, max(closed, default=None))
+        self._log_pages = self.warehouse.settle()
 
     def _wait(self) -> None:
         if self._afterwards is not None:

@@ -36,7 +36,8 @@ def upsert(connection: Connection, frame: pl.DataFrame, *, batch_id: int, source
 
     A bar that is stored as closed stays closed: a forming version of it is older.
     """
-    known = _stored(connection, frame)
+    spans = _spans(frame)
+    known = _stored(connection, spans)
     fresh = _differing(frame, known)
     if not fresh.height:
         return Written(0, 0, (), fresh)
@@ -52,33 +53,25 @@ def upsert(connection: Connection, frame: pl.DataFrame, *, batch_id: int, source
         ),
         new=not known.height,
     )
-    spans = (
-        fresh.group_by("symbol", "interval")
-        .agg(
-            first_open=pl.col("open_time").min(),
-            last_open=pl.col("open_time").max(),
-            rows=pl.len(),
-        )
-        .sort("symbol", "interval")
-    )
     # A bar that this batch wrote before is one bar still.
     closed = int(fresh["is_closed"].sum()) - int(own["is_closed"].sum())
-    return Written(
-        fresh.height - own.height, closed, tuple(Range(**row) for row in spans.to_dicts()), fresh
+    ranges = spans if fresh is frame else _spans(fresh)
+    return Written(fresh.height - own.height, closed, ranges, fresh)
+
+
+def _spans(frame: pl.DataFrame) -> tuple[Range, ...]:
+    """Where the bars of each series lie."""
+    found = frame.group_by("symbol", "interval").agg(
+        first_open=pl.col("open_time").min(), last_open=pl.col("open_time").max(), rows=pl.len()
     )
+    return tuple(Range(**row) for row in found.sort("symbol", "interval").to_dicts())
 
 
-def _stored(connection: Connection, frame: pl.DataFrame) -> pl.DataFrame:
-    """Fetch what is stored where the bars of `frame` lie, with the batch that wrote it."""
+def _stored(connection: Connection, spans: Iterable[Range]) -> pl.DataFrame:
+    """Fetch what is stored within the spans, with the batch that wrote it."""
     nothing = BAR_SCHEMA.to_frame().with_columns(batch_id=pl.lit(None, pl.Int64))
-    spans = frame.group_by("symbol", "interval").agg(
-        pl.col("open_time").min().alias("first"), pl.col("open_time").max().alias("last")
-    )
-    stored = [
-        _fetch(connection, symbol, interval, first, last + 1)
-        for symbol, interval, first, last in spans.iter_rows()
-    ]
-    return pl.concat([nothing, *(one for one in stored if one is not None)])
+    found = (_fetch(connection, span) for span in spans)
+    return pl.concat([nothing, *(one for one in found if one is not None)])
 
 
 def _differing(frame: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
@@ -90,11 +83,13 @@ def _differing(frame: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     return fresh.join(stale, on=KEY, how="anti") if stale.height else fresh
 
 
-def _fetch(
-    connection: Connection, symbol: str, interval: str, since: int, until: int
-) -> pl.DataFrame | None:
+def _fetch(connection: Connection, span: Range) -> pl.DataFrame | None:
     c = binance_ohlcv.c
-    lies = (c.symbol == symbol, c.interval == interval, c.open_time >= since, c.open_time < until)
+    lies = (
+        c.symbol == span.symbol,
+        c.interval == span.interval,
+        c.open_time.between(span.first_open, span.last_open),
+    )
     # In bulk there is nothing as a rule, which is told in a tenth of the time.
     if connection.scalar(sa.select(sa.literal(1)).where(*lies).limit(1)) is None:
         return None

@@ -27,7 +27,7 @@ _LOAD_FROM_ROWS = 2_000
 _BOUND_VALUES = 4_000
 """So many values go into one statement, or fewer where this SQLite takes no more."""
 
-_LISTED_TOGETHER = 16
+_LISTED_TOGETHER = 48
 """So many statements' values are Python's own at once: as such they take several times their room."""
 
 _UNIT = "\x1f"
@@ -35,6 +35,7 @@ _UNIT = "\x1f"
 _LITERAL_FROM_ROWS = 500
 """From so many rows on it pays to write into the statement what all of them share."""
 
+_PLAIN_TYPES = {pl.Int8, pl.Int64}
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/ -]*")
 
 
@@ -159,7 +160,7 @@ def _listed(rows: pl.DataFrame) -> list[Any]:
     The interpreter is wanted by the threads that read ahead, too. Numbers without a gap are
     written as text and split: SQLite makes integers of it where the column's are, to the digit.
     """
-    plain = all(dtype.is_integer() or dtype.is_decimal() for dtype in rows.dtypes)
+    plain = all(dtype in _PLAIN_TYPES or dtype.is_decimal() for dtype in rows.dtypes)
     if plain and not sum(rows.null_count().row(0)):
         text = rows.write_csv(include_header=False, separator=_UNIT, line_terminator=_UNIT)
         return text.split(_UNIT)

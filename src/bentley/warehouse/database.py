@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -28,6 +29,8 @@ from bentley.domain.errors import (
     FatalError,
     RetriableError,
 )
+
+_log = structlog.get_logger(__name__)
 
 _BUSY_SECONDS = 60
 _SILENT_SECONDS = 900
@@ -214,7 +217,11 @@ def _unflushed(connection: Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        _set(file, **_DURABLE)
+        if not connection.invalidated:  # an interrupt in a statement has closed it
+            try:
+                _set(file, **_DURABLE)
+            except sqlite3.Error:
+                connection.invalidate()  # it must not serve one that is to be flushed
 
 
 def _set(file: Any, **pragmas: str | int) -> None:
@@ -222,15 +229,22 @@ def _set(file: Any, **pragmas: str | int) -> None:
         file.execute(f"PRAGMA {name}={value}")
 
 
-def settle(engine: Engine) -> None:
+def settle(engine: Engine) -> int:
     """Copy SQLite's log into its file as far as nobody needs it; a server does so by itself.
 
-    A commit would do it in bulk only now and then, and wait for it.
+    A commit would do it in bulk only now and then, and wait for it. Returns the pages that the log
+    holds. What fails is left to the next commit, whose error counts.
     """
-    if engine.dialect.name == "sqlite":
-        with engine.connect() as connection:
-            file = cast("sqlite3.Connection", connection.connection.driver_connection)
-            file.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    if engine.dialect.name != "sqlite":
+        return 0
+    with engine.connect() as connection:
+        file = cast("sqlite3.Connection", connection.connection.driver_connection)
+        try:
+            _, pages, _ = file.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            _log.warning("the log is not copied yet", error=str(error))
+            return 0
+    return int(pages)
 
 
 @contextmanager

@@ -92,10 +92,10 @@ class Warehouse:
         with database.explained(), database.writing(self.engine, flushed=flushed) as connection:
             yield connection
 
-    def settle(self) -> None:
+    def settle(self) -> int:
         """Bring what was committed to its place, beside whoever writes; see `database.settle`."""
         with database.explained():
-            database.settle(self.engine)
+            return database.settle(self.engine)
 
     @contextmanager
     def lock(self, name: str, *, wait_seconds: float) -> Iterator[bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from decimal import Decimal
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -14,7 +15,7 @@ from archive_support import half, line, lines, ms, put, served, sign, spoiled, s
 from bentley.domain.bars import FIELDS, checksum
 from bentley.domain.errors import ConfigurationError, DataError, FatalError, RetriableError
 from bentley.stages import backfill as stage
-from bentley.stages import positions
+from bentley.stages import intake, positions
 from bentley.stages.backfill import backfill
 from bentley.stages.intake import close_dead
 from bentley.stages.reading import Mark
@@ -314,6 +315,48 @@ def test_bars_out_of_order_are_counted_in_the_end(given, warehouse, place):
     with warehouse.reading() as connection:
         pieces = list(bars.of_batch(connection, batch.id, batch.ranges))
     assert batch.checksum == checksum(pieces)
+
+
+def test_the_last_bar_of_a_batch_is_the_latest_of_all_series(given, warehouse, place):
+    """Whatever the order of the series, and whether the last piece has a closed bar or none."""
+    put(place, "2024-03", lines("2024-03-01", "2024-03-02"), symbol="ADAUSDT")
+    forming = lines("2023-12-25", "2024-01-01", interval="1w")  # its week ends in January
+    put(place, "2023-12", forming, symbol="BTCUSDT", interval="1w")
+    report = backfill(given(symbols=("ADAUSDT", "BTCUSDT"), intervals=("1h", "1w")))
+    (batch,) = batches(warehouse, INGEST)
+    assert report.rows_written == ALL + 24 + 1
+    with warehouse.reading() as connection:
+        found = bars.count_batch(connection, batch.id, batch.ranges)
+    assert (batch.rows_written, batch.rows_news, batch.watermark) == found
+    assert batch.watermark == ms("2024-03-01T23:00")
+
+
+def test_the_log_stays_short_and_no_file_open_however_it_ends(given, opened, place, monkeypatch):
+    if opened.warehouse_url is not None:
+        pytest.skip("a server has its own log")
+    monkeypatch.setattr(intake, "_LOG_PAGES", 50)
+    monkeypatch.setattr("bentley.sources.archives.BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(stage, "_FIRST_BYTES", 20_000)
+    put(place, "2024-03", lines("2024-03-01", "2024-03-05", interval="1m"), interval="1m")
+    name, sizes = opened.home / "mansa_bot.db-wal", []
+    backfill(given(intervals=("1m",)), progress=lambda _: sizes.append(name.stat().st_size))
+    assert len(sizes) > 30
+    assert max(sizes) < 60 * 4_096 + 300_000  # the bound, and what came since it was looked at
+
+    def broken(*_, **__):
+        raise KeyboardInterrupt
+
+    before = open_files(name.stem)
+    monkeypatch.setattr(bulk, "write", broken)
+    with pytest.raises(KeyboardInterrupt):
+        backfill(given())
+    assert open_files(name.stem) == before
+
+
+def open_files(stem):
+    """How often this process has the files of a database open."""
+    links = list(Path("/proc/self/fd").iterdir())
+    return sum(stem in str(link.readlink()) for link in links if link.is_symlink())
 
 
 def test_from_a_site_with_its_faults(given, place, monkeypatch):

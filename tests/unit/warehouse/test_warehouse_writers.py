@@ -1,6 +1,7 @@
 """Several processes write at once, on both databases, and none of them fails."""
 
 import json
+import resource
 import ssl
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from bentley.warehouse import database, states
 from bentley.warehouse.ledger import INGEST, PROCESS
 from bentley.warehouse.schema import binance_ohlcv, quarantine
 from bentley.warehouse.schema import gaps as gaps_table
+from bentley.warehouse.warehouse import Warehouse
 from unit.stages.chain_support import batches, consumed, rows_of
 
 WRITERS = 4
@@ -52,21 +54,35 @@ WRITE = textwrap.dedent("""
 """).replace("ROUNDS", str(ROUNDS))
 
 
-def test_a_commit_on_the_way_waits_for_no_disk_and_the_next_does_again(warehouse):
-    def pragma(connection):
-        return connection.exec_driver_sql("PRAGMA synchronous").scalar()
+def durable(connection):
+    """How SQLite's commits are made: 2 is FULL, 1 NORMAL; and from how long a log it is copied."""
+    names = ("synchronous", "wal_autocheckpoint")
+    return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
 
+
+def test_a_commit_on_the_way_waits_for_no_disk_and_the_next_does_again(warehouse):
+    lite = warehouse.engine.dialect.name == "sqlite"
     for error in (None, RuntimeError("broken off")):
         with suppress(RuntimeError), warehouse.writing(flushed=False) as connection:
             states.save(connection, "source", str(error), {}, batch_id=1)
-            if connection.dialect.name == "sqlite":
-                assert pragma(connection) == 1  # NORMAL
+            assert not lite or durable(connection) == [1, 16_000]
             if error is not None:
                 raise error
     with warehouse.writing() as connection:
-        if connection.dialect.name == "sqlite":
-            assert pragma(connection) == 2  # FULL
+        assert not lite or durable(connection) == [2, 1_000]
         assert list(states.under(connection, "source", "")) == ["None"]
+
+
+def test_an_interrupt_within_a_statement_is_no_other_error(warehouse):
+    def interrupted(_cursor, statement, *_):
+        if "7" in statement:
+            raise KeyboardInterrupt
+
+    sa.event.listen(warehouse.engine, "do_execute", interrupted)
+    with pytest.raises(KeyboardInterrupt), warehouse.writing(flushed=False) as connection:
+        connection.exec_driver_sql("SELECT 7")
+    with warehouse.writing() as connection:
+        assert connection.dialect.name != "sqlite" or durable(connection) == [2, 1_000]
 
 
 def test_what_was_committed_comes_to_its_place_beside_a_writer(opened, warehouse):
@@ -74,19 +90,37 @@ def test_what_was_committed_comes_to_its_place_beside_a_writer(opened, warehouse
         states.save(connection, "source", "a", {"text": "x" * 500_000}, batch_id=1)
     with warehouse.writing() as connection:
         states.save(connection, "source", "b", {}, batch_id=1)
-        warehouse.settle()
+        pages = warehouse.settle()
         if opened.warehouse_url is None:
+            assert pages > 100
             assert (opened.home / "mansa_bot.db").stat().st_size > 500_000
     with warehouse.reading() as connection:
         assert list(states.under(connection, "source", "")) == ["a", "b"]
 
 
-def test_a_server_is_connected_to_as_its_driver_does():
+def test_a_full_disk_is_the_error_of_a_commit_and_not_of_what_settles(settings):
+    with Warehouse.open(settings()) as warehouse:
+        with warehouse.writing(flushed=False) as connection:
+            states.save(connection, "source", "a", {"text": "x" * 500_000}, batch_id=1)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+        try:
+            assert warehouse.settle() == 0
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert warehouse.settle() > 0
+
+
+def test_a_server_is_connected_to_as_its_driver_does(mariadb, settings):
     """But for the authorities, which it reads and does not ask."""
-    ours = database._client()(defer_connect=True).ctx
+    with Warehouse.open(settings(warehouse_url=mariadb.database())) as warehouse:
+        raw = warehouse.engine.raw_connection()
+        ours = raw.driver_connection.ctx
+        raw.close()
     theirs = pymysql.connections.Connection(defer_connect=True).ctx
     assert (ours.verify_mode, ours.check_hostname) == (theirs.verify_mode, theirs.check_hostname)
-    assert (ours.get_ca_certs(), ours.minimum_version) == ([], theirs.minimum_version)
+    assert (ours.options, ours.minimum_version) == (theirs.options, theirs.minimum_version)
+    assert ours.get_ca_certs() == []
     asked = {"defer_connect": True, "ssl_verify_cert": True}
     assert database._client()(**asked).ctx.verify_mode == ssl.CERT_REQUIRED
 
