@@ -20,6 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 import market_server
 from bentley import settings as bentley_settings
+from bentley.services import airflow, airflow_db
 from bentley.settings import Settings
 from support import free_port
 
@@ -184,6 +185,24 @@ def database_url(request) -> str | None:
         return None
     server: MariaDb = request.getfixturevalue("mariadb")
     return server.database()
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory) -> Callable[[Path], Path]:
+    """Give a home the database that Airflow makes at its first start, and return the home.
+
+    Airflow made it, once: to make it takes seven seconds of each first start.
+    """
+    made = tmp_path_factory.mktemp("migrated")
+    airflow_db.migrate(airflow.environment(home=made, root=ROOT, port=free_port()))
+
+    def give(home: Path) -> Path:
+        folder = home / "airflow"
+        folder.mkdir(parents=True, mode=0o700)
+        shutil.copy(made / "airflow" / "airflow.db", folder)
+        return home
+
+    return give
 
 
 @pytest.fixture

@@ -91,9 +91,9 @@ class Synced:
 
 
 @pytest.fixture(scope="module")
-def synced(tmp_path_factory) -> Iterator[Synced]:
+def synced(tmp_path_factory, migrated) -> Iterator[Synced]:
     """The pipeline, up for all tests; at its end, nothing that it wrote may hold the secret."""
-    home = tmp_path_factory.mktemp("synced")
+    home = migrated(tmp_path_factory.mktemp("synced"))
     market = GeneratedMarket(5, ["BTCUSDT"])
     with ExchangeServer(market, now=START + HOUR // 2) as exchange, AirbyteStandIn() as airbyte:
         airbyte.now = exchange.now / 1000

@@ -161,10 +161,11 @@ def warehouse(request, tmp_path) -> tuple[dict[str, str], sa.URL]:
     return {"BENTLEY_WAREHOUSE_URL": address}, url.set(database=f"{url.database}_replay")
 
 
-def test_every_recorded_row_goes_through_to_the_last_digit(tmp_path, recorded, warehouse):
+def test_every_recorded_row_goes_through_to_the_last_digit(tmp_path, recorded, warehouse, migrated):
     given, url = warehouse
     folder = recorded / "binance_klines"
     home = Home(tmp_path / "home")
+    migrated(home.folder / "replay")
 
     done = home.bentley(
         *("run", "--once", "--json", "--replay", str(folder), "--symbols", *SYMBOLS), **given

@@ -35,10 +35,10 @@ def market(recorded):
 
 
 @pytest.fixture(scope="module")
-def airflow(market, tmp_path_factory):
+def airflow(market, tmp_path_factory, migrated):
     """An Airflow of its own: these need no exchange, and years before its bars begin."""
     settings = bentley_settings.load(
-        home=tmp_path_factory.mktemp("stocks"),
+        home=migrated(tmp_path_factory.mktemp("stocks")),
         exchange_url="http://127.0.0.1:9",
         tickers="AAPL SPY",
         since="1998-01-01",

@@ -155,11 +155,10 @@ def test_memory_stays_in_its_bound(running):
     assert sum(memory(process) for process in own_processes(running)) < 1.5e9
 
 
-def test_another_home_runs_beside_it(running, root, tmp_path):
-    home, port = tmp_path / "home", free_port()
+def test_another_home_runs_beside_it(running, root, tmp_path, migrated):
+    home, port = migrated(tmp_path / "home"), free_port()
     with ProcessGroup(home=home, logs=home / "logs") as group:
         env = airflow.environment(home=home, root=root, port=port)
-        airflow_db.migrate(env)
         for name, argv in airflow.components():
             group.start(name, argv, env=env)
         airflow.wait_healthy(port, alive=group.check)

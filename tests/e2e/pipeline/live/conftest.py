@@ -210,10 +210,10 @@ class Live:
 
 
 @pytest.fixture(scope="package")
-def live(tmp_path_factory, mariadb) -> Iterator[Live]:
+def live(tmp_path_factory, mariadb, migrated) -> Iterator[Live]:
     """The pipeline, up for all tests; at its end, nothing that it wrote may hold its password."""
     market = GeneratedMarket(5, ["BTCUSDT", "ETHUSDT"])
-    home = tmp_path_factory.mktemp("live")
+    home = migrated(tmp_path_factory.mktemp("live"))
     address = planted.plant(mariadb)
     archived = tmp_path_factory.mktemp("archived")
     put(archived, "2023-10", lines("2023-10-01", "2023-11-01"))
