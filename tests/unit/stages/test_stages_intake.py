@@ -1,6 +1,8 @@
-"""The checksum of a batch that is carried on while it is written is that of the table."""
+"""What is counted and summed of a batch while it is written is what the table holds."""
 
 from __future__ import annotations
+
+from contextlib import closing
 
 import pytest
 
@@ -15,7 +17,8 @@ from unit.stages.chain_support import HOUR, START, bar, frame, ingest_batch, ser
 def intake(warehouse):
     with warehouse.writing() as connection:
         batch_id = ledger.begin(connection, INGEST, engine="test")
-    return Intake(warehouse, batch_id, source="test", max_share=1.0)
+    with closing(Intake(warehouse, batch_id, source="test", max_share=1.0, bulk=True)) as intake:
+        yield intake
 
 
 def store(intake, *chunks):
@@ -34,9 +37,10 @@ def test_in_the_order_of_the_key_it_is_that_of_the_table(warehouse, intake):
     ingest_batch(warehouse, series(20, seed=9)[5:8])  # as they are: not written again
     other = series(5, symbol="ETHUSDT")
     store(intake, series(10, seed=9), series(20, seed=9)[10:], series(3, first=30), other)
-    assert intake.checksum == of_table(warehouse, intake.batch_id)
-    closed = close(warehouse, intake.batch_id, checksum=intake.checksum)
-    assert (closed.checksum, closed.rows_written) == (intake.checksum, 17 + 3 + 5)
+    known = intake.counted
+    assert known == (25, 25, START + 32 * HOUR, of_table(warehouse, intake.batch_id))
+    closed = close(warehouse, intake.batch_id, known=known)
+    assert (closed.checksum, closed.rows_written) == (known.checksum, 17 + 3 + 5)
     assert closed.watermark == START + 32 * HOUR
 
 
@@ -53,6 +57,6 @@ def test_in_the_order_of_the_key_it_is_that_of_the_table(warehouse, intake):
 )
 def test_in_any_other_order_the_table_is_asked(warehouse, intake, chunks):
     store(intake, *chunks)
-    assert intake.checksum is None
-    closed = close(warehouse, intake.batch_id, checksum=intake.checksum)
+    assert intake.counted is None
+    closed = close(warehouse, intake.batch_id, known=intake.counted)
     assert closed.checksum == of_table(warehouse, intake.batch_id)

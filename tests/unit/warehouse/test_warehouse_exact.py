@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bentley.domain.bars import BAR_SCHEMA, DECIMAL, DECIMALS
 from bentley.domain.errors import DataError, FatalError
 from bentley.warehouse import bars, bulk, frames
+from bentley.warehouse.ledger import Range
 from bentley.warehouse.schema import Exact, binance_ohlcv, exact_text
 from unit.stages.chain_support import HOUR, START, bar, frame
 
@@ -60,7 +61,7 @@ def test_what_goes_in_comes_out_to_the_last_digit(warehouse, table):
     with warehouse.writing() as connection:
         bars.upsert(connection, given_bars, batch_id=1, source="test")
     with warehouse.reading() as connection:
-        fetched = bars._fetch(connection, symbol, "1h", 0, 2**62)
+        fetched = bars._fetch(connection, Range(symbol, "1h", 0, 2**62, 0))
         c = binance_ohlcv.c
         plain = connection.execute(
             sa.select(*(c[name] for name in DECIMALS)).where(c.symbol == symbol)
