@@ -21,13 +21,13 @@ from bentley.stages.closing import DEAD, Counted, counted
 from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import bars, gaps, ledger, quarantine
 from bentley.warehouse.bars import Written
+from bentley.warehouse.database import BULK_LOG_PAGES
 from bentley.warehouse.ledger import INGEST, Range
 from bentley.warehouse.schema import batches
 from bentley.warehouse.warehouse import Warehouse
 
 _LOCK_SECONDS = 900.0
-_LOG_PAGES = 16_000
-"""So long, 64 MB, SQLite's log may grow while it is copied beside a writer."""
+_LOG_PAGES = BULK_LOG_PAGES  # so long SQLite's log may grow while it is copied beside a writer
 
 _log = structlog.get_logger(__name__)
 

@@ -39,8 +39,8 @@ _WRITE = "bentley_write"
 _DURABLE: dict[str, str | int] = {"synchronous": "FULL", "wal_autocheckpoint": 1_000}
 """SQLite's log is flushed by every commit, and copied into the file from 4 MB on."""
 
-_BULK_LOG_PAGES = 16_000
-"""In bulk it is copied from 64 MB on."""
+BULK_LOG_PAGES = 16_000
+"""In bulk it is copied from 64 MB on: no commit waits for it before."""
 
 # Numbers of the MySQL and MariaDB servers and of the client library.
 MYSQL_PASSING = frozenset(
@@ -213,7 +213,7 @@ def _unflushed(connection: Connection) -> Iterator[None]:
         yield
         return
     file = cast("sqlite3.Connection", connection.connection.driver_connection)
-    _set(file, synchronous="NORMAL", wal_autocheckpoint=_BULK_LOG_PAGES)
+    _set(file, synchronous="NORMAL", wal_autocheckpoint=BULK_LOG_PAGES)
     try:
         yield
     finally:

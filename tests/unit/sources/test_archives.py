@@ -146,25 +146,14 @@ def test_a_folder_tells_its_extent_and_what_it_is_not(tmp_path):
         Folder(tmp_path / "data")
 
 
-@pytest.mark.parametrize("fault", [half, spoiled, status(500), status(502), status(403)])
-def test_a_passing_fault_of_a_site_does_not_show(tmp_path, fault):
+@pytest.mark.parametrize("fault", [half, spoiled, dripping, status(500), status(502), status(403)])
+def test_a_passing_fault_of_a_site_does_not_show(tmp_path, fault, monkeypatch):
+    monkeypatch.setattr(http, "_FILE_SECONDS", 3.0)
     file = put(tmp_path / "site", "2024-03", lines("2024-03-01", "2024-03-02"))
     (tmp_path / "here").mkdir()
     with served(tmp_path / "site") as site:
         place = archives.at(site.url, today=lambda: TODAY)
         site.faults = [fault]
-        got = place.fetch(MARCH, place.digest(MARCH), tmp_path / "here")
-        assert got.read_bytes() == file.read_bytes()
-        assert site.archives() == [file.name] * 2
-
-
-def test_an_archive_that_drips_is_fetched_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(http, "_FILE_SECONDS", 0.5)
-    file = put(tmp_path / "site", "2024-03", lines("2024-03-01", "2024-03-02"))
-    (tmp_path / "here").mkdir()
-    with served(tmp_path / "site") as site:
-        place = archives.at(site.url, today=lambda: TODAY)
-        site.faults = [dripping]
         got = place.fetch(MARCH, place.digest(MARCH), tmp_path / "here")
         assert got.read_bytes() == file.read_bytes()
         assert site.archives() == [file.name] * 2
