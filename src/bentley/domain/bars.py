@@ -100,7 +100,9 @@ def sift(raw: pl.DataFrame, *, now: int | pl.Series) -> Sifted:
         said = [pl.when(rule).then(words) for rule, words in _value_rules()]
         fit = typed.filter(~faulty)
         misfit = typed.filter(faulty).with_columns(reason=pl.coalesce(said))
-    kept = fit.unique(subset=KEY, keep="last", maintain_order=True)
+    kept = fit
+    if not _strictly_in_order(fit):
+        kept = fit.unique(subset=KEY, keep="last", maintain_order=True)
     if kept.height != fit.height:
         repeated = fit.join(kept, on=FIELDS, how="anti").with_columns(reason=pl.lit(SUPERSEDED))
     else:
@@ -115,6 +117,12 @@ def sift(raw: pl.DataFrame, *, now: int | pl.Series) -> Sifted:
     before = now.gather(kept["_row"]) if isinstance(now, pl.Series) else now
     bars = kept.select(*FIELDS, is_closed=pl.col("close_time") < before)
     return Sifted(bars, rejected)
+
+
+def _strictly_in_order(frame: pl.DataFrame) -> bool:
+    """Whether rows are of one series, and each opens after the one before: no key is repeated."""
+    one_series = all(frame[name].n_unique() <= 1 for name in ("symbol", "interval"))
+    return one_series and bool((frame["open_time"].diff().drop_nulls() > 0).all())
 
 
 def _typed(name: str) -> pl.Expr:

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol, cast
 
@@ -240,16 +241,17 @@ class Piece(NamedTuple):
     last: bool
 
 
-def rows(file: Path, archive: Archive, *, first_bytes: int | None = None) -> Iterator[Piece]:
-    """Read an archive as a stream; its first piece may be of other than BLOCK_BYTES of text.
+def rows(file: Path, archive: Archive, *, sizes: Iterator[int] | None = None) -> Iterator[Piece]:
+    """Read an archive as a stream, in pieces of `sizes` (BLOCK_BYTES each) bytes of text.
 
     A header line is left out. Raises DataError for a file that is no such archive.
     """
+    sizes = sizes or repeat(BLOCK_BYTES)
     try:
         with zipfile.ZipFile(file) as opened:
             (name,) = opened.namelist()
             with opened.open(name) as stream:
-                for block, last in _blocks(cast("zipfile.ZipExtFile", stream), first_bytes):
+                for block, last in _blocks(cast("zipfile.ZipExtFile", stream), sizes):
                     yield Piece(*_parsed(block, archive), last)
     except (
         zipfile.BadZipFile,
@@ -263,11 +265,11 @@ def rows(file: Path, archive: Archive, *, first_bytes: int | None = None) -> Ite
         raise DataError(msg) from error
 
 
-def _blocks(stream: zipfile.ZipExtFile, first_bytes: int | None) -> Iterator[tuple[bytes, bool]]:
+def _blocks(stream: zipfile.ZipExtFile, sizes: Iterator[int]) -> Iterator[tuple[bytes, bool]]:
     """Cut a file into blocks of whole lines, and say of each whether it is the last."""
     rest = b""
     first = True
-    while block := stream.read((first and first_bytes) or BLOCK_BYTES):
+    while block := stream.read(next(sizes)):
         if first and block[:9].lower() == b"open_time":
             block = block[block.index(b"\n") + 1 :]
         first = False
@@ -301,5 +303,7 @@ def _parsed(block: bytes, archive: Archive) -> tuple[pl.DataFrame, pl.DataFrame]
         ),
     )
     marked = found.with_columns(reason=reason).drop("beyond")
-    sound = pl.col("reason").is_null()
+    sound = marked["reason"].is_null()
+    if sound.all():  # as nearly always: nothing is copied
+        return marked.drop("reason"), marked.clear()
     return marked.filter(sound).drop("reason"), marked.filter(~sound)

@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 from sqlalchemy.engine import Connection
@@ -31,6 +33,7 @@ from bentley.stages.intake import Intake, close, close_dead
 from bentley.stages.reading import Mark, Series
 from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import bars, bulk, ledger, states
+from bentley.warehouse.bars import Prepared
 from bentley.warehouse.ledger import INGEST, Batch
 from bentley.warehouse.warehouse import Warehouse
 
@@ -40,9 +43,13 @@ _LOCK_SECONDS = 900.0
 _BATCH_ROWS = 1_000_000
 _LETS_OTHERS_IN_SECONDS = 0.2
 _FETCHED_AHEAD = 4
+_PIECES_AHEAD = 1
 _CHUNKS_AHEAD = 2
-_FIRST_BYTES = 1 << 20
+_FIRST_BYTES = (1 << 20,)
 """A small piece at first: the database has work while the next are read."""
+
+
+_Told = TypeVar("_Told")
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ class _Chunk:
     read: int = 0
     last: bool = False
     error: DataError | None = None
+    prepared: Prepared | None = None
 
 
 def backfill(
@@ -91,9 +99,12 @@ def backfill(
         if not planned.tasks:
             raise ConfigurationError("; ".join(one["message"] for one in planned.failures))
         run = _Run(settings, warehouse, place, planned.tasks, progress)
-        done = run.load(pipeline_runs=sorted(pipeline_runs), dag_run=dag_run)
         end = max(task.archive.end for task in planned.tasks)
-        series = tuple(coverage(warehouse, wanted, end=min(end, settings.until or end)))
+        done, series = run.load(
+            lambda: tuple(coverage(warehouse, wanted, end=min(end, settings.until or end))),
+            pipeline_runs=sorted(pipeline_runs),
+            dag_run=dag_run,
+        )
         with warehouse.reading() as connection:
             way = bulk.way(connection)
     failures = [*planned.failures, *run.failures]
@@ -104,17 +115,17 @@ def backfill(
         "batches": [batch.id for batch in done],
         "failures": failures,
     }
-    report = StageReport(INGEST, ENGINE, settings.origin)
-    if done:
-        report = replace(
-            of_batch(done[-1], origin=settings.origin),
-            rows_read=sum(batch.rows_read for batch in done),
-            rows_written=sum(batch.rows_written for batch in done),
-            rows_news=sum(batch.rows_news for batch in done),
-            rows_rejected=sum(batch.rows_rejected for batch in done),
-            seconds=sum(batch.seconds or 0.0 for batch in done),
-        )
-    return replace(report, series=series, failures=tuple(failures), details=details)
+    return replace(
+        of_batch(done[-1], origin=settings.origin),
+        rows_read=sum(batch.rows_read for batch in done),
+        rows_written=sum(batch.rows_written for batch in done),
+        rows_news=sum(batch.rows_news for batch in done),
+        rows_rejected=sum(batch.rows_rejected for batch in done),
+        seconds=sum(batch.seconds or 0.0 for batch in done),
+        series=series,
+        failures=tuple(failures),
+        details=details,
+    )
 
 
 class _Run:
@@ -137,16 +148,16 @@ class _Run:
         self.archives = self.rows = 0
         self.covered: dict[Series, tuple[int, int]] = {}  # what was read up to here without a hole
 
-    def load(self, *, pipeline_runs: Sequence[str], dag_run: str | None) -> list[Batch]:
-        """Read every archive, and return the batches that were made of them."""
+    def load(
+        self, told: Callable[[], _Told], *, pipeline_runs: Sequence[str], dag_run: str | None
+    ) -> tuple[list[Batch], _Told]:
+        """Read every archive; return the batches that were made of them, and what is `told` then."""
         done: list[Batch] = []
         with (
             tempfile.TemporaryDirectory(prefix="bentley-archives-") as folder,
             closing(ahead.buffered(self._chunks(Path(folder)), depth=_CHUNKS_AHEAD)) as chunks,
         ):
-            for first in chunks:
-                if done:
-                    time.sleep(_LETS_OTHERS_IN_SECONDS)
+            while True:
                 with self.warehouse.alone(INGEST, wait_seconds=_LOCK_SECONDS):
                     close_dead(self.warehouse)
                     with self.warehouse.writing() as connection:
@@ -156,7 +167,7 @@ class _Run:
                             engine=ENGINE,
                             pipeline_runs=pipeline_runs,
                             dag_run=dag_run,
-                            exchange_time=first.task.archive.end,
+                            exchange_time=self.tasks[self.archives].archive.end,
                         )
                     intake = Intake(
                         self.warehouse,
@@ -165,30 +176,27 @@ class _Run:
                         max_share=self.settings.max_rejected_share,
                         bulk=True,
                     )
-                    try:
-                        with closing(intake):
-                            self._fill(intake, first, chunks)
-                            with self.warehouse.writing() as connection:
-                                for series, covered in self.covered.items():
-                                    self._move(connection, series, covered, batch_id)
+                    with closing(intake):
+                        try:
+                            self._fill(intake, chunks)
+                            whole = self.archives == len(self.tasks)
+                            telling = intake.beside(told) if whole else None
                             known = intake.counted
-                    except BaseException as error:
-                        said = f"{type(error).__name__}: {error}"
-                        close(self.warehouse, batch_id, error=said)
-                        raise
-                    done.append(close(self.warehouse, batch_id, known=known))
-        return done
+                        except BaseException as error:
+                            said = f"{type(error).__name__}: {error}"
+                            close(self.warehouse, batch_id, error=said)
+                            raise
+                        done.append(close(self.warehouse, batch_id, known=known))
+                        if telling is not None:
+                            return done, telling.result()
+                time.sleep(_LETS_OTHERS_IN_SECONDS)
 
-    def _fill(self, intake: Intake, chunk: _Chunk, chunks: Iterator[_Chunk]) -> None:
+    def _fill(self, intake: Intake, chunks: Iterator[_Chunk]) -> None:
         """Store chunks up to the end of an archive at which the batch is large enough."""
-        while True:
+        for chunk in chunks:
             self._store(intake, chunk)
             if chunk.last and intake.read >= _BATCH_ROWS:
                 return
-            following = next(chunks, None)
-            if following is None:
-                return
-            chunk = following
 
     def _store(self, intake: Intake, chunk: _Chunk) -> None:
         archive = chunk.task.archive
@@ -202,7 +210,7 @@ class _Run:
                 self._cover(connection, chunk.task, intake.batch_id)
 
         if chunk.sifted is not None:
-            intake.store(chunk.sifted, read=chunk.read, then=then)
+            intake.store(chunk.sifted, read=chunk.read, ahead=chunk.prepared, then=then)
         else:
             with self.warehouse.writing() as connection:
                 then(connection)
@@ -227,10 +235,10 @@ class _Run:
         end = archive.end if until is None else min(archive.end, until)
         series = (archive.symbol, archive.interval)
         before = self.covered.get(series)
-        if before is not None and before[1] != first:
-            self._move(connection, series, before, batch_id)
-        joins = before is not None and before[1] == first
-        self.covered[series] = (before[0], end) if before is not None and joins else (first, end)
+        if before is not None and before[1] == first:
+            first = before[0]
+        self.covered[series] = (first, end)
+        self._move(connection, series, (first, end), batch_id)
 
     def _move(
         self, connection: Connection, series: Series, covered: tuple[int, int], batch_id: int
@@ -251,22 +259,28 @@ class _Run:
             positions.save(connection, series, mark, batch_id=batch_id)
 
     def _chunks(self, folder: Path) -> Generator[_Chunk, None, None]:
-        """Read the archives in their order; this runs in a thread of its own."""
+        """Sift what is read, in a thread of its own, while another reads the next."""
+        with closing(ahead.buffered(self._pieces(folder), depth=_PIECES_AHEAD)) as pieces:
+            for task, piece in pieces:
+                if isinstance(piece, Piece):
+                    yield self._sift(task, piece)
+                else:
+                    yield _Chunk(task, last=True, error=piece)
+
+    def _pieces(self, folder: Path) -> Generator[tuple[Task, Piece | DataError | None], None, None]:
+        """Read the archives in their order; one that has no last piece ends with what else it has."""
         fetched = ahead.mapped(
             lambda task: self._fetch(task, folder), self.tasks, threads=_FETCHED_AHEAD
         )
-        first_bytes: int | None = _FIRST_BYTES
+        sizes = chain(_FIRST_BYTES, repeat(archives.BLOCK_BYTES))
         with closing(fetched):
             for task, file in zip(self.tasks, fetched, strict=True):
-                if file is None:
-                    yield _Chunk(task, last=True)
-                elif isinstance(file, DataError):
-                    yield _Chunk(task, last=True, error=file)
-                else:
-                    yield from self._read(task, file, first_bytes)
-                    first_bytes = None
-                    if file.is_relative_to(folder):
-                        file.unlink()
+                if not isinstance(file, Path):
+                    yield task, file
+                    continue
+                yield from self._read(task, file, sizes)
+                if file.is_relative_to(folder):
+                    file.unlink()
 
     def _fetch(self, task: Task, folder: Path) -> Path | DataError | None:
         if task.known:
@@ -276,17 +290,19 @@ class _Run:
         except DataError as error:
             return error
 
-    def _read(self, task: Task, file: Path, first_bytes: int | None) -> Iterator[_Chunk]:
+    def _read(
+        self, task: Task, file: Path, sizes: Iterator[int]
+    ) -> Iterator[tuple[Task, Piece | DataError | None]]:
         last = False
         try:
-            for piece in archives.rows(file, task.archive, first_bytes=first_bytes):
-                yield self._sift(task, piece)
+            for piece in archives.rows(file, task.archive, sizes=sizes):
+                yield task, piece
                 last = piece.last
         except DataError as error:
-            yield _Chunk(task, last=True, error=error)
+            yield task, error
         else:
             if not last:
-                yield _Chunk(task, last=True)
+                yield task, None
 
     def _sift(self, task: Task, piece: Piece) -> _Chunk:
         good, bad, last = piece
@@ -302,4 +318,5 @@ class _Run:
             kept = sifted.bars.filter(inside)
             read -= sifted.bars.height - kept.height
             sifted = sifted._replace(bars=kept)
-        return _Chunk(task, sifted, read, last)
+        prepared = bars.prepared(sifted.bars, dialect=self.warehouse.engine.dialect.name)
+        return _Chunk(task, sifted, read, last, prepared=prepared)

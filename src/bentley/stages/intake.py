@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 import structlog
@@ -20,7 +20,7 @@ from bentley.sources import exchange
 from bentley.stages.closing import DEAD, Counted, counted
 from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import bars, gaps, ledger, quarantine
-from bentley.warehouse.bars import Written
+from bentley.warehouse.bars import Prepared, Written
 from bentley.warehouse.database import BULK_LOG_PAGES
 from bentley.warehouse.ledger import INGEST, Range
 from bentley.warehouse.schema import batches
@@ -28,6 +28,8 @@ from bentley.warehouse.warehouse import Warehouse
 
 _LOCK_SECONDS = 900.0
 _LOG_PAGES = BULK_LOG_PAGES  # so long SQLite's log may grow while it is copied beside a writer
+
+_Result = TypeVar("_Result")
 
 _log = structlog.get_logger(__name__)
 
@@ -60,18 +62,30 @@ class Intake:
         self._in_order = bulk
         self._checksum = Checksum()
         self._found: tuple[int, int, int | None] = (0, 0, None)
-        self._log_pages = 0
-        self._after = ThreadPoolExecutor(1)  # while the next chunk is stored
+        self._after = ThreadPoolExecutor(3)  # while the next chunk is stored
         self._afterwards: Future[None] | None = None
+        self._settled: Future[int] | None = None  # with the pages of the log
 
     def close(self) -> None:
         """Wait for what looks back; its error, if any, is that of `counted`."""
         self._after.shutdown(cancel_futures=True)
 
+    def beside(self, work: Callable[[], _Result]) -> Future[_Result]:
+        """Do something else while what was stored is looked at."""
+        return self._after.submit(work)
+
     def store(
-        self, sifted: Sifted, *, read: int, then: Callable[[Connection], None] | None = None
+        self,
+        sifted: Sifted,
+        *,
+        read: int,
+        ahead: Prepared | None = None,
+        then: Callable[[Connection], None] | None = None,
     ) -> None:
-        """Store a chunk of `read` rows with its counts and gaps, and do `then`: one transaction."""
+        """Store a chunk of `read` rows with its counts and gaps, and do `then`: one transaction.
+
+        `ahead` is what was `prepared` of its bars.
+        """
         rejected = sifted.rejected.height
         self.read += read
         self.rejected += rejected
@@ -80,7 +94,13 @@ class Intake:
         # The batch is closed by a flushed one: what a loss of power takes away, its restart brings.
         with self.warehouse.writing(flushed=False) as connection:
             quarantine.put(connection, sifted.rejected, batch_id=self.batch_id, stage=INGEST)
-            done = bars.upsert(connection, sifted.bars, batch_id=self.batch_id, source=self.source)
+            done = bars.upsert(
+                connection,
+                sifted.bars,
+                batch_id=self.batch_id,
+                source=self.source,
+                ahead=ahead,
+            )
             ledger.add(
                 connection,
                 self.batch_id,
@@ -106,10 +126,10 @@ class Intake:
         self._in_order = one_series and first > self._last_key and fresh["open_time"].is_sorted()
         if self._in_order:
             self._last_key = last
-            self._wait()
-            if self._log_pages > _LOG_PAGES:
+            if self._wait() > _LOG_PAGES:
                 self.warehouse.settle()  # wholly, for nobody writes now: the log starts anew
             self._afterwards = self._after.submit(self._take_in, fresh, done.ranges)
+            self._settled = self._after.submit(self.warehouse.settle)
 
     def _take_in(self, fresh: pl.DataFrame, ranges: Sequence[Range]) -> None:
         self._checksum.update(fresh)
@@ -118,11 +138,13 @@ class Intake:
         before, known, latest = self._found
         closed = [time for time in (latest, last) if time is not None]
         self._found = (before + rows, known + news, max(closed, default=None))
-        self._log_pages = self.warehouse.settle()
 
-    def _wait(self) -> None:
-        if self._afterwards is not None:
-            self._afterwards.result()
+    def _wait(self) -> int:
+        """Wait for what looks back, and return the pages of the log."""
+        if self._afterwards is None or self._settled is None:
+            return 0
+        self._afterwards.result()
+        return self._settled.result()
 
     @property
     def counted(self) -> Counted | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import polars as pl
 import sqlalchemy as sa
@@ -11,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from bentley.domain.bars import BAR_SCHEMA, FIELDS, KEY
 from bentley.warehouse import bulk
+from bentley.warehouse.bulk import Listed
 from bentley.warehouse.ledger import Range, now_ms
 from bentley.warehouse.schema import batches, binance_ohlcv
 
@@ -31,32 +33,62 @@ class Written:
     fresh: pl.DataFrame = field(compare=False)
 
 
-def upsert(connection: Connection, frame: pl.DataFrame, *, batch_id: int, source: str) -> Written:
+class Prepared(NamedTuple):
+    """What `upsert` needs to know of bars that are written as they are: it can be found ahead."""
+
+    spans: tuple[Range, ...]
+    text: Listed | None
+
+
+def prepared(frame: pl.DataFrame, *, dialect: str) -> Prepared:
+    """Look over bars and write them for a database of this dialect, in any thread."""
+    return Prepared(_spans(frame), bulk.listed(_stored_form(frame), dialect=dialect))
+
+
+def upsert(
+    connection: Connection,
+    frame: pl.DataFrame,
+    *,
+    batch_id: int,
+    source: str,
+    ahead: Prepared | None = None,
+) -> Written:
     """Write the bars of `frame` (BAR_SCHEMA, unique keys) that differ from what is stored.
 
-    A bar that is stored as closed stays closed: a forming version of it is older.
+    A bar that is stored as closed stays closed: a forming version of it is older. `ahead` is what
+    was `prepared` of the same frame.
     """
-    spans = _spans(frame)
+    spans = _spans(frame) if ahead is None else ahead.spans
     known = _stored(connection, spans)
-    fresh = _differing(frame, known)
+    fresh = _differing(frame, known) if known.height else frame
     if not fresh.height:
         return Written(0, 0, (), fresh)
-    own = known.filter(pl.col("batch_id") == batch_id).join(fresh, on=KEY, how="semi")
+    own = fresh.clear()
+    if known.height:
+        own = known.filter(pl.col("batch_id") == batch_id).join(fresh, on=KEY, how="semi")
+    now = now_ms()
+    text = ahead.text if ahead is not None and fresh is frame else None
     bulk.write(
         connection,
         binance_ohlcv,
-        fresh.with_columns(
-            pl.col("is_closed").cast(pl.Int8),
+        _stored_form(fresh).with_columns(
             source=pl.lit(source),
             batch_id=pl.lit(batch_id, pl.Int64),
-            updated_at=pl.lit(now_ms(), pl.Int64),
+            updated_at=pl.lit(now, pl.Int64),
         ),
         new=not known.height,
+        ahead=None
+        if text is None
+        else text.filled(source=source, batch_id=batch_id, updated_at=now),
     )
     # A bar that this batch wrote before is one bar still.
     closed = int(fresh["is_closed"].sum()) - int(own["is_closed"].sum())
     ranges = spans if fresh is frame else _spans(fresh)
     return Written(fresh.height - own.height, closed, ranges, fresh)
+
+
+def _stored_form(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(pl.col("is_closed").cast(pl.Int8))
 
 
 def _spans(frame: pl.DataFrame) -> tuple[Range, ...]:
@@ -75,8 +107,6 @@ def _stored(connection: Connection, spans: Iterable[Range]) -> pl.DataFrame:
 
 
 def _differing(frame: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    if not known.height:
-        return frame
     fresh = frame.join(known, on=_COLUMNS, how="anti")
     settled = known.filter(pl.col("is_closed")).select(KEY)
     stale = fresh.filter(~pl.col("is_closed")).join(settled, on=KEY, how="semi")

@@ -6,10 +6,12 @@ server allows it, and prepared rows where it doesn't. Both replace a row of the 
 
 from __future__ import annotations
 
+import io
 import re
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -27,8 +29,8 @@ _LOAD_FROM_ROWS = 2_000
 _BOUND_VALUES = 4_000
 """So many values go into one statement, or fewer where this SQLite takes no more."""
 
-_LISTED_TOGETHER = 48
-"""So many statements' values are Python's own at once: as such they take several times their room."""
+_LISTED_TOGETHER = 16_000
+"""So many rows' values are Python's own at once: as such they take several times their room."""
 
 _UNIT = "\x1f"
 
@@ -95,13 +97,70 @@ def pages(
         page = frame(connection, rest.order_by(key).limit(size))
 
 
+@dataclass(frozen=True)
+class Listed:
+    """Rows as the text that a database takes, which is most of the work: it can be done ahead.
+
+    `shared` are the columns that one value fills, as SQL; the texts hold those of `names`.
+    """
+
+    shared: dict[str, str]
+    names: list[str]
+    texts: list[bytes]
+
+    def filled(self, **values: int | str) -> Listed | None:
+        """Add columns that one value fills; None where it can't be written as SQL by itself."""
+        found = {name: _sql(value) for name, value in values.items()}
+        more = {name: value for name, value in found.items() if value is not None}
+        return replace(self, shared=self.shared | more) if more.keys() == found.keys() else None
+
+
+def listed(rows: pl.DataFrame, *, dialect: str) -> Listed | None:
+    """Write rows for `write` into a database of this dialect; None where it takes no text.
+
+    The interpreter has next to nothing to do, so that another thread is free to go on.
+    """
+    shared = {}
+    if rows.height >= _LITERAL_FROM_ROWS:
+        found = {column.name: _literal(column) for column in rows}
+        shared = {name: value for name, value in found.items() if value is not None}
+    rest = rows.drop(shared)
+    if dialect == "sqlite":
+        if not all(dtype in _PLAIN_TYPES or dtype.is_decimal() for dtype in rest.dtypes):
+            return None
+        if sum(rest.null_count().row(0)):
+            return None
+        # numbers without a gap: SQLite makes integers of them where its columns are, to the digit
+        pieces = rest.iter_slices(_LISTED_TOGETHER)
+        texts = [_csv(piece, separator=_UNIT, line_terminator=_UNIT) for piece in pieces]
+        return Listed(shared, rest.columns, texts)
+    if rows.height < _LOAD_FROM_ROWS:
+        return None
+    # nothing that LOAD DATA would take for an end of the cell or an escape
+    if any(column.str.contains(r"[,\\\n]").any() for column in rest.select(pl.col(pl.String))):
+        return None
+    return Listed(shared, rest.columns, [_csv(rest, null_value="\\N", quote_style="never")])
+
+
+def _csv(rows: pl.DataFrame, **form: Any) -> bytes:
+    file = io.BytesIO()
+    rows.write_csv(file, include_header=False, **form)
+    return file.getvalue()
+
+
 def write(
-    connection: Connection, table: sa.Table, rows: pl.DataFrame, *, new: bool = False
+    connection: Connection,
+    table: sa.Table,
+    rows: pl.DataFrame,
+    *,
+    new: bool = False,
+    ahead: Listed | None = None,
 ) -> None:
     """Insert or replace the rows given, whose columns are columns of `table`.
 
     `new` says that none of their keys was there when it was last looked, which a server is spared
-    to expect: it takes a tenth less time. A key that came since is replaced all the same.
+    to expect: it takes a tenth less time. A key that came since is replaced all the same. `ahead`
+    are the very rows, `listed` before.
 
     Raises FatalError for decimals of another size than the columns': a server would round them.
     """
@@ -110,12 +169,17 @@ def write(
         if dtype.is_decimal() and dtype != wanted:
             msg = f"column {name} of {table.name} takes {wanted}, not {dtype}; nothing is stored"
             raise FatalError(msg)
-    if connection.dialect.name == "sqlite":
-        _insert(connection, table, rows)
-    elif rows.height >= _LOAD_FROM_ROWS and _loadable(rows) and _may_load(connection):
-        _load(connection, table, rows, new=new)
-    else:
+    dialect = connection.dialect.name
+    if dialect != "sqlite" and (rows.height < _LOAD_FROM_ROWS or not _may_load(connection)):
         _replace(connection, table, _as_text(rows))
+        return
+    text = ahead or listed(rows, dialect=dialect)
+    if dialect == "sqlite":
+        _insert(connection, table, rows, text)
+    elif text is None:
+        _replace(connection, table, _as_text(rows))
+    else:
+        _load(connection, table, text, new=new)
 
 
 def way(connection: Connection) -> str:
@@ -131,42 +195,39 @@ def _as_text(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pl.col(pl.Decimal, pl.Date).cast(pl.String))
 
 
-def _insert(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None:
+def _insert(
+    connection: Connection, table: sa.Table, rows: pl.DataFrame, text: Listed | None
+) -> None:
     """Write many rows a statement: executemany steps through SQLite row by row, a fifth slower."""
-    cells = ["?"] * rows.width
-    if rows.height >= _LITERAL_FROM_ROWS:
-        cells = [_literal(column) or "?" for column in rows]
-    listed = rows.select(column for cell, column in zip(cells, rows, strict=True) if cell == "?")
-    width = listed.width  # not 0: the key differs in each row
+    shared = {} if text is None else text.shared
+    names = rows.columns if text is None else text.names
+    width = len(names)  # not 0: the key differs in each row
     file = cast("sqlite3.Connection", connection.connection.driver_connection)
     bound_values = min(_BOUND_VALUES, file.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
     size = max(1, bound_values // width)
     verb = "INSERT OR REPLACE"
-    head = f"{verb} INTO {table.name} ({_names(connection, table, rows)}) VALUES "
-    row = f"({', '.join(cells)})"
+    head = f"{verb} INTO {table.name} ({_names(connection, table, [*shared, *names])}) VALUES "
+    row = f"({', '.join([*shared.values(), *['?'] * width])})"
     whole = head + ", ".join([row] * size)
-    for piece in listed.iter_slices(_LISTED_TOGETHER * size):
-        values = _listed(piece)
-        for start in range(0, piece.height, size):
-            count = min(size, piece.height - start)
+    for values in _values(rows) if text is None else map(_split, text.texts):
+        for start in range(0, len(values), size * width):
+            bound = tuple(values[start : start + size * width])
+            count = len(bound) // width
             statement = whole if count == size else head + ", ".join([row] * count)
-            bound = tuple(values[start * width : (start + count) * width])
             connection.exec_driver_sql(statement, bound)
 
 
-def _listed(rows: pl.DataFrame) -> list[Any]:
-    """List the cells row by row, with as little of Python's own work as can be.
+def _split(text: bytes) -> list[str]:
+    values = text.decode().split(_UNIT)
+    values.pop()  # behind the last end of a line
+    return values
 
-    The interpreter is wanted by the threads that read ahead, too. Numbers without a gap are
-    written as text and split: SQLite makes integers of it where the column's are, to the digit.
-    """
-    plain = all(dtype in _PLAIN_TYPES or dtype.is_decimal() for dtype in rows.dtypes)
-    if plain and not sum(rows.null_count().row(0)):
-        text = rows.write_csv(include_header=False, separator=_UNIT, line_terminator=_UNIT)
-        return text.split(_UNIT)
-    # lists and not tuples: those would keep the garbage collector busy
-    columns = (column.to_list() for column in _as_text(rows))
-    return list(chain.from_iterable(zip(*columns, strict=True)))
+
+def _values(rows: pl.DataFrame) -> Iterator[list[Any]]:
+    for piece in rows.iter_slices(_LISTED_TOGETHER):
+        # lists and not tuples: those would keep the garbage collector busy
+        columns = (column.to_list() for column in _as_text(piece))
+        yield list(chain.from_iterable(zip(*columns, strict=True)))
 
 
 def _literal(column: pl.Series) -> str | None:
@@ -175,49 +236,44 @@ def _literal(column: pl.Series) -> str | None:
         return None
     if column.n_unique() > 1:
         return None
-    value = column[0]
+    return _sql(column[0])
+
+
+def _sql(value: object) -> str | None:
     if isinstance(value, int):
         return str(value)
     # Nothing that any dialect or driver would read otherwise: quotes, backslashes, percent.
-    return f"'{value}'" if value is not None and _PLAIN.fullmatch(value) else None
+    return f"'{value}'" if isinstance(value, str) and _PLAIN.fullmatch(value) else None
 
 
 def _replace(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None:
     verb, marks = "REPLACE", ", ".join(["%s"] * rows.width)
-    statement = f"{verb} INTO {table.name} ({_names(connection, table, rows)}) VALUES ({marks})"
-    connection.exec_driver_sql(statement, rows.rows())
+    names = _names(connection, table, rows.columns)
+    connection.exec_driver_sql(f"{verb} INTO {table.name} ({names}) VALUES ({marks})", rows.rows())
 
 
-def _names(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> str:
+def _names(connection: Connection, table: sa.Table, names: Iterable[str]) -> str:
     quote = connection.dialect.identifier_preparer.quote
-    return ", ".join(quote(table.c[name].name) for name in rows.columns)
+    return ", ".join(quote(table.c[name].name) for name in names)
 
 
 def _may_load(connection: Connection) -> bool:
     return bool(connection.exec_driver_sql("SELECT @@local_infile").scalar())
 
 
-def _loadable(rows: pl.DataFrame) -> bool:
-    """Whether no text holds what LOAD DATA would take for an end of the cell or an escape."""
-    texts = (column for column in rows.select(pl.col(pl.String)) if _literal(column) is None)
-    return not any(column.str.contains(r"[,\\\n]").any() for column in texts)
-
-
-def _load(connection: Connection, table: sa.Table, rows: pl.DataFrame, *, new: bool) -> None:
+def _load(connection: Connection, table: sa.Table, text: Listed, *, new: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="bentley-load-") as folder:
         path = Path(folder) / "rows.csv"
-        shared = {column.name: _literal(column) for column in rows}
-        shared = {name: value for name, value in shared.items() if value is not None}
-        listed = rows.drop(shared)
-        listed.write_csv(path, include_header=False, null_value="\\N", quote_style="never")
+        with path.open("wb") as file:
+            file.writelines(text.texts)
         quote = connection.dialect.identifier_preparer.quote
-        fixed = ", ".join(f"{quote(name)} = {value}" for name, value in shared.items())
+        fixed = ", ".join(f"{quote(name)} = {value}" for name, value in text.shared.items())
         # Without a word, a row whose key is there is left out with a warning.
         for verb in ("", "REPLACE ") if new else ("REPLACE ",):
             connection.exec_driver_sql(
                 f"LOAD DATA LOCAL INFILE '{path.as_posix()}' {verb}INTO TABLE {table.name} "
                 "CHARACTER SET utf8mb4 FIELDS TERMINATED BY ',' LINES TERMINATED BY '\\n' "
-                f"({_names(connection, table, listed)})" + (f" SET {fixed}" if fixed else "")
+                f"({_names(connection, table, text.names)})" + (f" SET {fixed}" if fixed else "")
             )
             # With LOCAL the server turns a bad cell into a warning and stores something else.
             warnings = connection.exec_driver_sql("SHOW WARNINGS LIMIT 3").all()

@@ -60,7 +60,7 @@ def test_blocks_of_any_size_give_the_same_rows(tmp_path, monkeypatch, block):
     monkeypatch.setattr(archives, "BLOCK_BYTES", max(block, 150))
     assert read(file)[0].equals(whole)
     assert whole.height == 24
-    first = next(archives.rows(file, MARCH, first_bytes=1_500))
+    first = next(archives.rows(file, MARCH, sizes=iter([1_500])))
     assert 0 < first.good.height < 24
 
 

@@ -257,19 +257,19 @@ def test_small_batches_give_the_same_tables_and_let_a_sync_in_between(
 def test_a_run_that_dies_anywhere_goes_on_where_it_was(given, warehouse, monkeypatch):
     """In the middle of an archive, between archives, and before a batch is closed."""
     monkeypatch.setattr("bentley.sources.archives.BLOCK_BYTES", 20_000)
-    monkeypatch.setattr(stage, "_FIRST_BYTES", 20_000)
+    monkeypatch.setattr(stage, "_FIRST_BYTES", ())
     real, died = bulk.write, []
 
     class Killed(BaseException):
         pass
 
-    def dying(connection, table, rows, *, new):
+    def dying(*given, **more):
         if len(died) < 12 and dying.calls == 3:
             died.append(1)
             dying.calls = 0
             raise Killed
         dying.calls += 1
-        real(connection, table, rows, new=new)
+        real(*given, **more)
 
     dying.calls = 0
     monkeypatch.setattr(bulk, "write", dying)
@@ -336,7 +336,7 @@ def test_the_log_stays_short_and_no_file_open_however_it_ends(given, opened, pla
         pytest.skip("a server has its own log")
     monkeypatch.setattr(intake, "_LOG_PAGES", 50)
     monkeypatch.setattr("bentley.sources.archives.BLOCK_BYTES", 20_000)
-    monkeypatch.setattr(stage, "_FIRST_BYTES", 20_000)
+    monkeypatch.setattr(stage, "_FIRST_BYTES", ())
     put(place, "2024-03", lines("2024-03-01", "2024-03-05", interval="1m"), interval="1m")
     name, sizes = opened.home / "mansa_bot.db-wal", []
     backfill(given(intervals=("1m",)), progress=lambda _: sizes.append(name.stat().st_size))

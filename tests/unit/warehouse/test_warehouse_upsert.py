@@ -133,7 +133,9 @@ def test_load_data_and_prepared_rows_store_the_same(warehouse, monkeypatch):
     taken = []
     load = bulk._load
     monkeypatch.setattr(
-        bulk, "_load", lambda *given, new: taken.append(given[2].height) or load(*given, new=new)
+        bulk,
+        "_load",
+        lambda *given, new: taken.append(given[2].texts[0].count(b"\n")) or load(*given, new=new),
     )
     rows = [
         *series(40),
@@ -149,6 +151,29 @@ def test_load_data_and_prepared_rows_store_the_same(warehouse, monkeypatch):
         stored_by.append([row[:-1] for row in stored(warehouse)])  # the last is the time
     assert stored_by[0] == stored_by[1]
     assert taken == ([] if warehouse.engine.dialect.name == "sqlite" else [42])
+
+
+@pytest.mark.parametrize("known", [0, 700])
+@pytest.mark.parametrize("source", ["test", 'it\'s 100% \\n, "quoted"'])
+def test_bars_prepared_ahead_are_stored_like_any(warehouse, monkeypatch, known, source):
+    """Also where some are stored already, and where a word can't be written into the statement."""
+    monkeypatch.setattr(bulk, "_LOAD_FROM_ROWS", 1)
+    wanted = frame(series(2_500))
+    dialect = warehouse.engine.dialect.name
+    found = []
+    for ahead in (None, bars.prepared(wanted, dialect=dialect)):
+        assert ahead is None or ahead.text is not None
+        with warehouse.writing() as connection:
+            connection.execute(binance_ohlcv.delete())
+        put(warehouse, series(known))
+        with warehouse.writing() as connection:
+            done = bars.upsert(connection, wanted, batch_id=2, source=source, ahead=ahead)
+        assert done.rows == done.news == 2_500 - known
+        assert [one.rows for one in done.ranges] == [2_500 - known]
+        found.append([row[:-1] for row in stored(warehouse)])  # the last is the time
+    assert len(found[0]) == 2_500
+    assert found[0] == found[1]
+    assert [row[-2:] for row in found[0]] == [("test", 1)] * known + [(source, 2)] * (2_500 - known)
 
 
 def test_load_data_replaces_whole_rows(warehouse, monkeypatch):
