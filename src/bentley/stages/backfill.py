@@ -45,7 +45,7 @@ _LETS_OTHERS_IN_SECONDS = 0.2
 _FETCHED_AHEAD = 4
 _PIECES_AHEAD = 1
 _CHUNKS_AHEAD = 2
-_FIRST_BYTES = (1 << 20,)
+_FIRST_BYTES = (1 << 19,)
 """A small piece at first: the database has work while the next are read."""
 
 
@@ -181,12 +181,11 @@ class _Run:
                             self._fill(intake, chunks)
                             whole = self.archives == len(self.tasks)
                             telling = intake.beside(told) if whole else None
-                            known = intake.counted
+                            done.append(close(self.warehouse, batch_id, known=intake.counted))
                         except BaseException as error:
                             said = f"{type(error).__name__}: {error}"
                             close(self.warehouse, batch_id, error=said)
                             raise
-                        done.append(close(self.warehouse, batch_id, known=known))
                         if telling is not None:
                             return done, telling.result()
                 time.sleep(_LETS_OTHERS_IN_SECONDS)

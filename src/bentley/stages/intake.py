@@ -146,7 +146,6 @@ class Intake:
         self._afterwards.result()
         return self._settled.result()
 
-    @property
     def counted(self) -> Counted | None:
         """What the table holds, found chunk by chunk; None where only a look at all can tell.
 
@@ -233,19 +232,20 @@ def close(
     warehouse: Warehouse,
     batch_id: int,
     *,
-    known: Counted | None = None,
+    known: Callable[[], Counted | None] = lambda: None,
     details: Mapping[str, Any] | None = None,
     error: str | None = None,
 ) -> ledger.Batch:
     """Count the batch's rows back from the table and close it on what is found there.
 
-    The checksum, too, is of what the table holds, unless that is `known`: to read a batch of
+    The checksum, too, is of what the table holds, unless that is `known` by then: to read a batch of
     millions back takes as long as to write it.
     """
 
     def count(connection: Connection, batch: ledger.Batch) -> Counted:
-        if known is not None:
-            return known
+        before = known()
+        if before is not None:
+            return before
         found = bars.count_batch(connection, batch_id, batch.ranges)
         pieces = bars.of_batch(connection, batch_id, batch.ranges)
         return Counted(*found, domain_bars.checksum(pieces))

@@ -27,7 +27,7 @@ def load(connection: Connection, series: Series) -> Mark | None:
     last = bars.last_open(connection, *series)
     cursor = min(state["cursor"], since if last is None else last)
     recent = cursor - _FORMING_BARS * intervals.millis(series[1])
-    forming = bars.first_forming(connection, *series, since=recent)
+    forming = bars.first_forming(connection, *series, since=recent, until=cursor)
     return Mark(since, max(since, cursor if forming is None else min(cursor, forming)))
 
 

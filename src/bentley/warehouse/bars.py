@@ -202,12 +202,17 @@ def last_open(
     return found
 
 
-def first_forming(connection: Connection, symbol: str, interval: str, *, since: int) -> int | None:
-    """Open time of the oldest bar from `since` on that was still forming when it was read."""
+def first_forming(
+    connection: Connection, symbol: str, interval: str, *, since: int, until: int
+) -> int | None:
+    """Open time of the oldest bar from `since` to `until` that was still forming when read."""
     c = binance_ohlcv.c
     found: int | None = connection.scalar(
         sa.select(sa.func.min(c.open_time)).where(
-            c.symbol == symbol, c.interval == interval, c.open_time >= since, c.is_closed == 0
+            c.symbol == symbol,
+            c.interval == interval,
+            c.open_time.between(since, until),
+            c.is_closed == 0,
         )
     )
     return found

@@ -210,11 +210,14 @@ def _insert(
     row = f"({', '.join([*shared.values(), *['?'] * width])})"
     whole = head + ", ".join([row] * size)
     for values in _values(rows) if text is None else map(_split, text.texts):
-        for start in range(0, len(values), size * width):
-            bound = tuple(values[start : start + size * width])
-            count = len(bound) // width
-            statement = whole if count == size else head + ", ".join([row] * count)
-            connection.exec_driver_sql(statement, bound)
+        most = len(values) // (size * width) * size * width
+        bound = [
+            tuple(values[start : start + size * width]) for start in range(0, most, size * width)
+        ]
+        if bound:
+            connection.exec_driver_sql(whole, bound)
+        if rest := tuple(values[most:]):
+            connection.exec_driver_sql(head + ", ".join([row] * (len(rest) // width)), rest)
 
 
 def _split(text: bytes) -> list[str]:
