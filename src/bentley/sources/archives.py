@@ -33,7 +33,7 @@ _MONTHLY_BY = timedelta(days=45)
 """So long after its end a month surely has its archive."""
 
 _NOT_FOUND = 404
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 5 << 20
 """So much of an archive's text is read at once."""
 
 _DIGEST = re.compile(r"\s*([0-9a-fA-F]{64})\b")

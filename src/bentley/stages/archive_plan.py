@@ -21,12 +21,16 @@ _ASKED_AHEAD = 4
 
 @dataclass(frozen=True)
 class Task:
-    """One archive: `whole` when all of it is wanted, `known` when the table holds it already."""
+    """One archive: `whole` when all of it is wanted, `known` when the table holds it already.
+
+    One that is `passed` is not looked into, whatever the table holds.
+    """
 
     archive: Archive
     digest: str
     whole: bool
     known: bool
+    passed: bool
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ def plan(
                     archive,
                     digest,
                     whole=_wants(settings, archive.start) and _wants(settings, archive.end - 1),
-                    known=loaded.get(state_name(archive)) == {"sha256": digest}
-                    or (repair and not lies_in_gap),
+                    known=loaded.get(state_name(archive)) == {"sha256": digest},
+                    passed=repair and not lies_in_gap,
                 )
             )
         if len(made.tasks) == count:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import polars as pl
 from sqlalchemy.engine import Connection
@@ -45,11 +47,8 @@ _LETS_OTHERS_IN_SECONDS = 0.2
 _FETCHED_AHEAD = 4
 _PIECES_AHEAD = 1
 _CHUNKS_AHEAD = 2
-_FIRST_BYTES = (1 << 19,)
+_FIRST_BYTES = 1 << 19
 """A small piece at first: the database has work while the next are read."""
-
-
-_Told = TypeVar("_Told")
 
 
 @dataclass(frozen=True)
@@ -100,17 +99,21 @@ def backfill(
             raise ConfigurationError("; ".join(one["message"] for one in planned.failures))
         run = _Run(settings, warehouse, place, planned.tasks, progress)
         end = max(task.archive.end for task in planned.tasks)
-        done, series = run.load(
-            lambda: tuple(coverage(warehouse, wanted, end=min(end, settings.until or end))),
-            pipeline_runs=sorted(pipeline_runs),
-            dag_run=dag_run,
-        )
+        with ThreadPoolExecutor(1) as beside:  # the last batch is counted back meanwhile
+            covered: list[Future[tuple[dict[str, Any], ...]]] = []
+
+            def stored() -> None:
+                until = min(end, settings.until or end)
+                covered.append(beside.submit(lambda: tuple(coverage(warehouse, wanted, end=until))))
+
+            done = run.load(stored, pipeline_runs=sorted(pipeline_runs), dag_run=dag_run)
+            series = covered[0].result()
         with warehouse.reading() as connection:
             way = bulk.way(connection)
     failures = [*planned.failures, *run.failures]
     details = {
         "archives": len(planned.tasks),
-        "known": sum(task.known for task in planned.tasks),
+        "known": sum(task.known or task.passed for task in planned.tasks),
         "written_by": way,
         "batches": [batch.id for batch in done],
         "failures": failures,
@@ -146,18 +149,20 @@ class _Run:
         self.progress = progress
         self.failures: list[dict[str, str]] = []
         self.archives = self.rows = 0
-        self.covered: dict[Series, tuple[int, int]] = {}  # what was read up to here without a hole
+        self.covered: dict[Series, list[tuple[int, int]]] = {}  # what was read without a hole
 
     def load(
-        self, told: Callable[[], _Told], *, pipeline_runs: Sequence[str], dag_run: str | None
-    ) -> tuple[list[Batch], _Told]:
-        """Read every archive; return the batches that were made of them, and what is `told` then."""
+        self, stored: Callable[[], None], *, pipeline_runs: Sequence[str], dag_run: str | None
+    ) -> list[Batch]:
+        """Read every archive, and return the batches made of them; all rows are `stored` before."""
         done: list[Batch] = []
         with (
             tempfile.TemporaryDirectory(prefix="bentley-archives-") as folder,
             closing(ahead.buffered(self._chunks(Path(folder)), depth=_CHUNKS_AHEAD)) as chunks,
         ):
-            while True:
+            for first in chunks:
+                if done:
+                    time.sleep(_LETS_OTHERS_IN_SECONDS)
                 with self.warehouse.alone(INGEST, wait_seconds=_LOCK_SECONDS):
                     close_dead(self.warehouse)
                     with self.warehouse.writing() as connection:
@@ -167,7 +172,7 @@ class _Run:
                             engine=ENGINE,
                             pipeline_runs=pipeline_runs,
                             dag_run=dag_run,
-                            exchange_time=self.tasks[self.archives].archive.end,
+                            exchange_time=first.task.archive.end,
                         )
                     intake = Intake(
                         self.warehouse,
@@ -176,19 +181,19 @@ class _Run:
                         max_share=self.settings.max_rejected_share,
                         bulk=True,
                     )
-                    with closing(intake):
-                        try:
-                            self._fill(intake, chunks)
-                            whole = self.archives == len(self.tasks)
-                            telling = intake.beside(told) if whole else None
-                            done.append(close(self.warehouse, batch_id, known=intake.counted))
-                        except BaseException as error:
-                            said = f"{type(error).__name__}: {error}"
-                            close(self.warehouse, batch_id, error=said)
-                            raise
-                        if telling is not None:
-                            return done, telling.result()
-                time.sleep(_LETS_OTHERS_IN_SECONDS)
+                    try:
+                        with closing(intake):
+                            self._fill(intake, chain([first], chunks))
+                            if self.archives == len(self.tasks):
+                                stored()
+                            known = intake.counted()
+                    except BaseException as error:
+                        said = f"{type(error).__name__}: {error}"
+                        close(self.warehouse, batch_id, error=said)
+                        raise
+                    moved = partial(self._move, batch_id=batch_id)
+                    done.append(close(self.warehouse, batch_id, known=known, then=moved))
+        return done
 
     def _fill(self, intake: Intake, chunks: Iterator[_Chunk]) -> None:
         """Store chunks up to the end of an archive at which the batch is large enough."""
@@ -205,7 +210,7 @@ class _Run:
         def then(connection: Connection) -> None:
             nonlocal spoiled
             spoiled = intake.spoiled() if chunk.last else None
-            if chunk.last and chunk.error is None and spoiled is None:
+            if chunk.last and chunk.error is None and spoiled is None and not chunk.task.passed:
                 self._cover(connection, chunk.task, intake.batch_id)
 
         if chunk.sifted is not None:
@@ -232,46 +237,46 @@ class _Run:
         since, until = self.settings.since, self.settings.until
         first = archive.start if since is None else max(archive.start, since)
         end = archive.end if until is None else min(archive.end, until)
-        series = (archive.symbol, archive.interval)
-        before = self.covered.get(series)
-        if before is not None and before[1] == first:
-            first = before[0]
-        self.covered[series] = (first, end)
-        self._move(connection, series, (first, end), batch_id)
+        spans = self.covered.setdefault((archive.symbol, archive.interval), [])
+        if spans and spans[-1][1] == first:
+            first = spans.pop()[0]
+        spans.append((first, end))
 
-    def _move(
-        self, connection: Connection, series: Series, covered: tuple[int, int], batch_id: int
-    ) -> None:
-        """Move the position of a series, where it and what was read join."""
-        first, end = covered
-        last = bars.last_open(connection, *series, before=end)
-        if last is None or last < first:
-            return
-        known = positions.load(connection, series)
-        mark = Mark(first, last)
-        if known is not None:
-            following = known.cursor + intervals.millis(series[1])
-            if end < known.since or first > following:
-                return  # a hole lies between them: the sync goes on from its own place
-            mark = Mark(min(first, known.since), max(last, known.cursor))
-        if mark != known:
-            positions.save(connection, series, mark, batch_id=batch_id)
+    def _move(self, connection: Connection, batch_id: int) -> None:
+        """Move the position of each series, where it and what was read join."""
+        for series, spans in self.covered.items():
+            for first, end in spans:
+                last = bars.last_open(connection, *series, before=end)
+                if last is None or last < first:
+                    continue
+                known = positions.load(connection, series)
+                mark = Mark(first, last)
+                if known is not None:
+                    following = known.cursor + intervals.millis(series[1])
+                    if end < known.since or first > following:
+                        continue  # a hole lies between: the sync goes on from its own place
+                    mark = Mark(min(first, known.since), max(last, known.cursor))
+                if mark != known:
+                    positions.save(connection, series, mark, batch_id=batch_id)
 
     def _chunks(self, folder: Path) -> Generator[_Chunk, None, None]:
         """Sift what is read, in a thread of its own, while another reads the next."""
         with closing(ahead.buffered(self._pieces(folder), depth=_PIECES_AHEAD)) as pieces:
             for task, piece in pieces:
-                if isinstance(piece, Piece):
-                    yield self._sift(task, piece)
-                else:
-                    yield _Chunk(task, last=True, error=piece)
+                made = (
+                    self._sift(task, piece)
+                    if isinstance(piece, Piece)
+                    else _Chunk(task, last=True, error=piece)
+                )
+                del piece  # while the database is behind
+                yield made
 
     def _pieces(self, folder: Path) -> Generator[tuple[Task, Piece | DataError | None], None, None]:
-        """Read the archives in their order; one that has no last piece ends with what else it has."""
+        """Read the archives in their order; an error, or None, ends one that has no last piece."""
         fetched = ahead.mapped(
             lambda task: self._fetch(task, folder), self.tasks, threads=_FETCHED_AHEAD
         )
-        sizes = chain(_FIRST_BYTES, repeat(archives.BLOCK_BYTES))
+        sizes = chain([_FIRST_BYTES], repeat(archives.BLOCK_BYTES))
         with closing(fetched):
             for task, file in zip(self.tasks, fetched, strict=True):
                 if not isinstance(file, Path):
@@ -282,7 +287,7 @@ class _Run:
                     file.unlink()
 
     def _fetch(self, task: Task, folder: Path) -> Path | DataError | None:
-        if task.known:
+        if task.known or task.passed:
             return None
         try:
             return self.place.fetch(task.archive, task.digest, folder)

@@ -32,10 +32,11 @@ def counted(
     what: str,
     details: Mapping[str, Any] | None = None,
     error: str | None = None,
+    then: Callable[[Connection], None] | None = None,
 ) -> Batch:
     """Count the batch's rows back by `count` and close it on what is found; `what` names them.
 
-    In bulk that has been done piece by piece, after each one's commit.
+    `then` is done in the transaction that commits it, and not for a batch that failed. In bulk that has been done piece by piece, after each one's commit.
 
     This is done before the transaction that closes the batch, whose lock all other stages wait
     for; nobody else writes the rows, for the caller holds the stage's lock. Raises FatalError for
@@ -60,6 +61,8 @@ def counted(
             details=details or {},
             error=error or lost,
         )
+        if then is not None and not (error or lost):
+            then(connection)
     if lost and not error:
         raise FatalError(lost)
     with warehouse.reading() as connection:

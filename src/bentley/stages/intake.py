@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import polars as pl
 import structlog
@@ -28,8 +28,6 @@ from bentley.warehouse.warehouse import Warehouse
 
 _LOCK_SECONDS = 900.0
 _LOG_PAGES = BULK_LOG_PAGES  # so long SQLite's log may grow while it is copied beside a writer
-
-_Result = TypeVar("_Result")
 
 _log = structlog.get_logger(__name__)
 
@@ -62,17 +60,13 @@ class Intake:
         self._in_order = bulk
         self._checksum = Checksum()
         self._found: tuple[int, int, int | None] = (0, 0, None)
-        self._after = ThreadPoolExecutor(3)  # while the next chunk is stored
+        self._after = ThreadPoolExecutor(2)  # while the next chunk is stored
         self._afterwards: Future[None] | None = None
         self._settled: Future[int] | None = None  # with the pages of the log
 
     def close(self) -> None:
         """Wait for what looks back; its error, if any, is that of `counted`."""
         self._after.shutdown(cancel_futures=True)
-
-    def beside(self, work: Callable[[], _Result]) -> Future[_Result]:
-        """Do something else while what was stored is looked at."""
-        return self._after.submit(work)
 
     def store(
         self,
@@ -232,22 +226,22 @@ def close(
     warehouse: Warehouse,
     batch_id: int,
     *,
-    known: Callable[[], Counted | None] = lambda: None,
+    known: Counted | None = None,
+    then: Callable[[Connection], None] | None = None,
     details: Mapping[str, Any] | None = None,
     error: str | None = None,
 ) -> ledger.Batch:
     """Count the batch's rows back from the table and close it on what is found there.
 
-    The checksum, too, is of what the table holds, unless that is `known` by then: to read a batch of
-    millions back takes as long as to write it.
+    The checksum, too, is of what the table holds, unless that is `known`: to read a batch of
+    millions back takes as long as to write it. `then` is done in the transaction that commits it.
     """
 
     def count(connection: Connection, batch: ledger.Batch) -> Counted:
-        before = known()
-        if before is not None:
-            return before
+        if known is not None:
+            return known
         found = bars.count_batch(connection, batch_id, batch.ranges)
         pieces = bars.of_batch(connection, batch_id, batch.ranges)
         return Counted(*found, domain_bars.checksum(pieces))
 
-    return counted(warehouse, batch_id, count, what="bars", details=details, error=error)
+    return counted(warehouse, batch_id, count, what="bars", details=details, error=error, then=then)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import zstandard
 from archive_support import half, line, lines, ms, put, served, sign, spoiled, status
 from bentley.domain.bars import FIELDS, checksum
 from bentley.domain.errors import ConfigurationError, DataError, FatalError, RetriableError
+from bentley.sources import archives
 from bentley.stages import backfill as stage
 from bentley.stages import intake, positions
 from bentley.stages.backfill import backfill
@@ -143,6 +145,17 @@ def test_a_gap_of_the_sync_is_mended(given, warehouse):
     assert missing(warehouse) == []
 
 
+def test_what_a_repair_passes_over_counts_as_read_nowhere(given, warehouse):
+    """Or the sync would never fetch what lies there."""
+    ingest_batch(warehouse, ingest_rows("2024-01-20", "2024-01-25"), now=ms("2024-03-01"))
+    before = Mark(ms("2024-01-20"), ms("2024-01-24T23:00"))
+    with warehouse.writing() as connection:
+        positions.save(connection, SERIES, before, batch_id=1)
+    report = backfill(given(), repair=True)
+    assert (report.rows_read, report.details["known"]) == (0, 4)
+    assert position(warehouse) == before
+
+
 def ingest_rows(since, until):
     return [
         {"symbol": "BTCUSDT", "interval": "1h"}
@@ -257,7 +270,7 @@ def test_small_batches_give_the_same_tables_and_let_a_sync_in_between(
 def test_a_run_that_dies_anywhere_goes_on_where_it_was(given, warehouse, monkeypatch):
     """In the middle of an archive, between archives, and before a batch is closed."""
     monkeypatch.setattr("bentley.sources.archives.BLOCK_BYTES", 20_000)
-    monkeypatch.setattr(stage, "_FIRST_BYTES", ())
+    monkeypatch.setattr(stage, "_FIRST_BYTES", 20_000)
     real, died = bulk.write, []
 
     class Killed(BaseException):
@@ -285,6 +298,45 @@ def test_a_run_that_dies_anywhere_goes_on_where_it_was(given, warehouse, monkeyp
     assert position(warehouse) == Mark(ms("2023-12-01"), ms("2024-02-02T23:00"))
     news = sum(batch.rows_news for batch in batches(warehouse, INGEST))
     assert news == ALL  # each bar was announced once
+
+
+def test_a_position_moves_with_its_batch_and_not_before(given, warehouse, monkeypatch):
+    """So that a sync does not fetch by the page what the next run reads from an archive."""
+
+    def broken_off(done):
+        if done.archives == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "_BATCH_ROWS", 31 * 24)
+    with pytest.raises(KeyboardInterrupt):
+        backfill(given(), progress=broken_off)
+    states = [batch.status for batch in batches(warehouse, INGEST)]
+    assert states == [COMMITTED, COMMITTED, FAILED]
+    assert len(stored(warehouse, "open_time")) == ALL - 24
+    assert position(warehouse) == Mark(ms("2023-12-01"), ms("2024-01-31T23:00"))
+
+
+def test_few_pieces_are_there_at_once_however_slow_the_database_is(given, monkeypatch):
+    monkeypatch.setattr(archives, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(stage, "_FIRST_BYTES", 20_000)
+    parsed, upsert = archives._parsed, bars.upsert
+    read, written, most = [], [], []
+
+    def parsing(*given):
+        read.append(1)
+        return parsed(*given)
+
+    def writing(*given, **more):
+        time.sleep(0.2)
+        most.append(len(read) - len(written))
+        written.append(1)
+        return upsert(*given, **more)
+
+    monkeypatch.setattr(archives, "_parsed", parsing)
+    monkeypatch.setattr(bars, "upsert", writing)
+    backfill(given())
+    assert len(read) == len(written) > 8
+    assert max(most) <= 7
 
 
 @pytest.mark.parametrize("lost", [0, 40])
@@ -336,7 +388,7 @@ def test_the_log_stays_short_and_no_file_open_however_it_ends(given, opened, pla
         pytest.skip("a server has its own log")
     monkeypatch.setattr(intake, "_LOG_PAGES", 50)
     monkeypatch.setattr("bentley.sources.archives.BLOCK_BYTES", 20_000)
-    monkeypatch.setattr(stage, "_FIRST_BYTES", ())
+    monkeypatch.setattr(stage, "_FIRST_BYTES", 20_000)
     put(place, "2024-03", lines("2024-03-01", "2024-03-05", interval="1m"), interval="1m")
     name, sizes = opened.home / "mansa_bot.db-wal", []
     backfill(given(intervals=("1m",)), progress=lambda _: sizes.append(name.stat().st_size))

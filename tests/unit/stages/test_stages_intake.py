@@ -39,7 +39,7 @@ def test_in_the_order_of_the_key_it_is_that_of_the_table(warehouse, intake):
     store(intake, series(10, seed=9), series(20, seed=9)[10:], series(3, first=30), other)
     known = intake.counted()
     assert known == (25, 25, START + 32 * HOUR, of_table(warehouse, intake.batch_id))
-    closed = close(warehouse, intake.batch_id, known=intake.counted)
+    closed = close(warehouse, intake.batch_id, known=intake.counted())
     assert (closed.checksum, closed.rows_written) == (known.checksum, 17 + 3 + 5)
     assert closed.watermark == START + 32 * HOUR
 
@@ -58,5 +58,5 @@ def test_in_the_order_of_the_key_it_is_that_of_the_table(warehouse, intake):
 def test_in_any_other_order_the_table_is_asked(warehouse, intake, chunks):
     store(intake, *chunks)
     assert intake.counted() is None
-    closed = close(warehouse, intake.batch_id, known=intake.counted)
+    closed = close(warehouse, intake.batch_id, known=intake.counted())
     assert closed.checksum == of_table(warehouse, intake.batch_id)

@@ -1,6 +1,7 @@
 """Bars written: what differs and nothing else, whichever way they take."""
 
 import random
+import tempfile
 from decimal import Decimal
 
 import polars as pl
@@ -184,6 +185,14 @@ def test_load_data_replaces_whole_rows(warehouse, monkeypatch):
     assert [f"{close:f}" for (close,) in stored(warehouse, "close")] == [
         row["close"] for row in changed
     ]
+
+
+def test_a_file_is_loaded_from_a_folder_of_any_name(warehouse, monkeypatch, tmp_path):
+    folder = tmp_path / "100% of it's"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(bulk, "_LOAD_FROM_ROWS", 1)
+    assert put(warehouse, series(20)).rows == len(stored(warehouse)) == 20
 
 
 def test_load_data_is_to_replace_only_where_something_is_stored(warehouse, monkeypatch):
