@@ -45,8 +45,8 @@ _LOCK_SECONDS = 900.0
 _BATCH_ROWS = 1_000_000
 _LETS_OTHERS_IN_SECONDS = 0.2
 _FETCHED_AHEAD = 4
-_PIECES_AHEAD = 1
-_CHUNKS_AHEAD = 2
+_READ_AHEAD = 1
+_PREPARED_AHEAD = 1
 _FIRST_BYTES = 1 << 19
 """A small piece at first: the database has work while the next are read."""
 
@@ -158,7 +158,7 @@ class _Run:
         done: list[Batch] = []
         with (
             tempfile.TemporaryDirectory(prefix="bentley-archives-") as folder,
-            closing(ahead.buffered(self._chunks(Path(folder)), depth=_CHUNKS_AHEAD)) as chunks,
+            closing(ahead.buffered(self._prepared(Path(folder)), depth=_PREPARED_AHEAD)) as chunks,
         ):
             for first in chunks:
                 if done:
@@ -259,32 +259,32 @@ class _Run:
                 if mark != known:
                     positions.save(connection, series, mark, batch_id=batch_id)
 
-    def _chunks(self, folder: Path) -> Generator[_Chunk, None, None]:
-        """Sift what is read, in a thread of its own, while another reads the next."""
-        with closing(ahead.buffered(self._pieces(folder), depth=_PIECES_AHEAD)) as pieces:
-            for task, piece in pieces:
-                made = (
-                    self._sift(task, piece)
-                    if isinstance(piece, Piece)
-                    else _Chunk(task, last=True, error=piece)
-                )
-                del piece  # while the database is behind
-                yield made
+    def _prepared(self, folder: Path) -> Generator[_Chunk, None, None]:
+        """Write out what another thread reads meanwhile; this runs in a thread of its own."""
+        dialect = self.warehouse.engine.dialect.name
+        with closing(ahead.buffered(self._chunks(folder), depth=_READ_AHEAD)) as chunks:
+            for chunk in chunks:
+                if chunk.sifted is None:
+                    yield chunk
+                else:
+                    yield replace(chunk, prepared=bars.prepared(chunk.sifted.bars, dialect=dialect))
 
-    def _pieces(self, folder: Path) -> Generator[tuple[Task, Piece | DataError | None], None, None]:
-        """Read the archives in their order; an error, or None, ends one that has no last piece."""
+    def _chunks(self, folder: Path) -> Generator[_Chunk, None, None]:
+        """Read the archives in their order."""
         fetched = ahead.mapped(
             lambda task: self._fetch(task, folder), self.tasks, threads=_FETCHED_AHEAD
         )
         sizes = chain([_FIRST_BYTES], repeat(archives.BLOCK_BYTES))
         with closing(fetched):
             for task, file in zip(self.tasks, fetched, strict=True):
-                if not isinstance(file, Path):
-                    yield task, file
-                    continue
-                yield from self._read(task, file, sizes)
-                if file.is_relative_to(folder):
-                    file.unlink()
+                if file is None:
+                    yield _Chunk(task, last=True)
+                elif isinstance(file, DataError):
+                    yield _Chunk(task, last=True, error=file)
+                else:
+                    yield from self._read(task, file, sizes)
+                    if file.is_relative_to(folder):
+                        file.unlink()
 
     def _fetch(self, task: Task, folder: Path) -> Path | DataError | None:
         if task.known or task.passed:
@@ -294,19 +294,17 @@ class _Run:
         except DataError as error:
             return error
 
-    def _read(
-        self, task: Task, file: Path, sizes: Iterator[int]
-    ) -> Iterator[tuple[Task, Piece | DataError | None]]:
+    def _read(self, task: Task, file: Path, sizes: Iterator[int]) -> Iterator[_Chunk]:
         last = False
         try:
             for piece in archives.rows(file, task.archive, sizes=sizes):
-                yield task, piece
                 last = piece.last
+                yield self._sift(task, piece)
         except DataError as error:
-            yield task, error
+            yield _Chunk(task, last=True, error=error)
         else:
             if not last:
-                yield task, None
+                yield _Chunk(task, last=True)
 
     def _sift(self, task: Task, piece: Piece) -> _Chunk:
         good, bad, last = piece
@@ -322,5 +320,4 @@ class _Run:
             kept = sifted.bars.filter(inside)
             read -= sifted.bars.height - kept.height
             sifted = sifted._replace(bars=kept)
-        prepared = bars.prepared(sifted.bars, dialect=self.warehouse.engine.dialect.name)
-        return _Chunk(task, sifted, read, last, prepared=prepared)
+        return _Chunk(task, sifted, read, last)

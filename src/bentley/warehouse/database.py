@@ -158,7 +158,9 @@ def create(url: URL) -> None:
 
 
 def _sqlite(url: URL) -> Engine:
-    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+    # A bulk statement takes half a megabyte, and each piece of a batch has its own.
+    given = {"timeout": _BUSY_SECONDS, "cached_statements": 20}
+    engine = sa.create_engine(url, connect_args=given)
 
     @sa.event.listens_for(engine, "connect")
     def _prepare(connection: sa.engine.interfaces.DBAPIConnection, _record: object) -> None:
