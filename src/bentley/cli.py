@@ -234,8 +234,15 @@ def data_status(*, selection: Selection = _ALL, json: AsJson = False) -> int:
     from bentley.stages import data_status as stage  # noqa: PLC0415
 
     screen = Screen(as_json=json)
-    found = stage.status(selection.settings(), every=not selection.given)
-    screen.result(found.to_dict(), lambda: screen.data_status(found))
+    settings = selection.settings()
+    found = stage.status(settings, every=not selection.given)
+
+    def show() -> None:
+        screen.data_status(found)
+        if not settings.replayed and (settings.home / "replay").exists():
+            screen.say("Replayed and generated bars lie apart: `bentley doctor` tells where.")
+
+    screen.result(found.to_dict(), show)
     return EXIT_OK
 
 

@@ -122,6 +122,9 @@ class Screen:
         self.say(head)
         if report.batch_id is not None:
             self.say(f"  batch {report.batch_id}: {report.summary}")
+        if "archives" in report.details:
+            count, known = report.details["archives"], report.details["known"]
+            self.say(f"  archives: {count}, of which {known} had nothing to be read for")
         if report.series:
             table = _table("symbol", "interval", "bars", "first", "last", "gaps")
             for one in report.series:
@@ -136,7 +139,7 @@ class Screen:
                 )
             self.console.print(table)
         for failure in report.failures:
-            self.say(f"  {failure['message']}")
+            self.say(f"  failed: {failure['message']}")
         for run in report.details.get("runs", ()):
             self.say(f"  {run['url']}")
 

@@ -65,7 +65,7 @@ def plan(
         with warehouse.reading() as connection:
             loaded = states.under(connection, SOURCE, f"{'/'.join(series)}/")
             missing = gaps.of_series(connection, *series)
-        count = len(made.tasks)
+        count, failed = len(made.tasks), len(made.failures)
         for archive, digest in _there(settings, place, series, made.failures):
             lies_in_gap = any(
                 gap.first_open < archive.end and gap.end > archive.start for gap in missing
@@ -79,7 +79,7 @@ def plan(
                     passed=repair and not lies_in_gap,
                 )
             )
-        if len(made.tasks) == count:
+        if len(made.tasks) == count and len(made.failures) == failed:
             said = f"no archive of {' '.join(series)} lies at {settings.archive} in the wanted time"
             made.failures.append(failure(*series, said))
     return made

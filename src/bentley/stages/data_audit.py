@@ -177,7 +177,7 @@ def _against_source(
                     if differing:
                         wrong.append(f"{symbol} {interval} {iso(row[0])}: {differing}")
     except BentleyError as error:
-        return Check(name, held=False, detail=str(error))
+        return Check(name, held=False, detail=f"not compared: {error}")
     return Check(name, not wrong, told(wrong) or f"{compared} bars compared, cell by cell")
 
 

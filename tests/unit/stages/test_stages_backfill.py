@@ -239,6 +239,15 @@ def test_no_archive_at_all_is_an_error_that_names_the_place(given, place):
         backfill(given(archive=str(place / "data")))
 
 
+def test_where_no_archive_can_be_read_it_is_not_said_that_none_is_there(given, place):
+    file = next((place / "data/spot/monthly/klines/BTCUSDT/1h").glob("*2023-12.zip.CHECKSUM"))
+    file.unlink()
+    with pytest.raises(ConfigurationError) as caught:
+        backfill(given(until=ms("2024-01-01")))
+    assert str(caught.value).startswith(f"{file} is missing: fetch it")
+    assert "no archive" not in str(caught.value)
+
+
 def test_small_batches_give_the_same_tables_and_let_a_sync_in_between(
     given, warehouse, monkeypatch
 ):
