@@ -154,7 +154,10 @@ class _Run:
     def load(
         self, stored: Callable[[], None], *, pipeline_runs: Sequence[str], dag_run: str | None
     ) -> list[Batch]:
-        """Read every archive, and return the batches made of them; all rows are `stored` before."""
+        """Read every archive, and return the batches made of them.
+
+        `stored` is called once all rows are, before the last batch is counted back and closed.
+        """
         done: list[Batch] = []
         with (
             tempfile.TemporaryDirectory(prefix="bentley-archives-") as folder,
