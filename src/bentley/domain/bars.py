@@ -6,13 +6,14 @@ that the warehouse takes as they are and rows that go to quarantine with a reaso
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import polars as pl
 
-from bentley.domain import intervals
+from bentley.domain import buffers, intervals
 
 PRECISION = 28
 SCALE = 8
@@ -231,7 +232,8 @@ class Checksum:
     def update(self, frame: pl.DataFrame) -> None:
         """Take in the next bars, in BAR_SCHEMA."""
         for name, digest in self._columns.items():
-            digest.update(_contents(frame[name]))
+            for contents in _contents(frame[name]):
+                digest.update(contents)
 
     def hexdigest(self) -> str:
         """The checksum of all bars so far, in 64 hexadecimal digits."""
@@ -247,14 +249,9 @@ def checksum(frames: Iterable[pl.DataFrame]) -> str:
     return found.hexdigest()
 
 
-def _contents(column: pl.Series) -> bytes | memoryview:
-    if column.dtype == pl.String:
-        if column[0] == column[-1] and column.n_unique() == 1:
-            return f"{column[0]}\n".encode() * len(column)
-        return "".join(f"{value}\n" for value in column).encode()
-    width = 16 if column.dtype == DECIMAL else 8
-    array = column.to_arrow()
-    values = array.buffers()[1]
-    if not len(array):
-        return b""
-    return memoryview(values)[array.offset * width : (array.offset + len(array)) * width]
+def _contents(column: pl.Series) -> Iterable[bytes | ctypes.Array[ctypes.c_char]]:
+    if column.dtype != pl.String:
+        return buffers.values(column, width=16 if column.dtype == DECIMAL else 8)
+    if len(column) and column[0] == column[-1] and column.n_unique() == 1:
+        return [f"{column[0]}\n".encode() * len(column)]
+    return ["".join(f"{value}\n" for value in column).encode()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 import zipfile
 import zlib
@@ -250,8 +251,9 @@ def rows(file: Path, archive: Archive, *, sizes: Iterator[int] | None = None) ->
     try:
         with zipfile.ZipFile(file) as opened:
             (name,) = opened.namelist()
+            length = opened.getinfo(name).file_size
             with opened.open(name) as stream:
-                for block, last in _blocks(cast("zipfile.ZipExtFile", stream), sizes):
+                for block, last in _blocks(cast("zipfile.ZipExtFile", stream), length, sizes):
                     yield Piece(*_parsed(block, archive), last)
     except (
         zipfile.BadZipFile,
@@ -265,11 +267,17 @@ def rows(file: Path, archive: Archive, *, sizes: Iterator[int] | None = None) ->
         raise DataError(msg) from error
 
 
-def _blocks(stream: zipfile.ZipExtFile, sizes: Iterator[int]) -> Iterator[tuple[bytes, bool]]:
-    """Cut a file into blocks of whole lines, and say of each whether it is the last."""
+def _blocks(
+    stream: zipfile.ZipExtFile, length: int, sizes: Iterator[int]
+) -> Iterator[tuple[bytes, bool]]:
+    """Cut a file into blocks of whole lines, and say of each whether it is the last.
+
+    What is left of its `length` is cut evenly, into as few blocks as `sizes` allow.
+    """
     rest = b""
     first = True
-    while block := stream.read(next(sizes)):
+    while block := stream.read(_even(length, next(sizes))):
+        length -= len(block)
         if first and block[:9].lower() == b"open_time":
             block = block[block.index(b"\n") + 1 :]
         first = False
@@ -279,6 +287,11 @@ def _blocks(stream: zipfile.ZipExtFile, sizes: Iterator[int]) -> Iterator[tuple[
         whole, _, rest = (rest + block).rpartition(b"\n")
         if whole.strip():
             yield whole, last
+
+
+def _even(length: int, size: int) -> int:
+    blocks = max(1, math.ceil(length / size))
+    return max(1, math.ceil(length / blocks))
 
 
 def _parsed(block: bytes, archive: Archive) -> tuple[pl.DataFrame, pl.DataFrame]:

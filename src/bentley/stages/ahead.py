@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Generic, TypeVar
@@ -29,6 +29,42 @@ def mapped(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def in_turn(
+    work: Callable[[_Item, Callable[[], None]], _Result], items: Iterable[_Item], *, threads: int
+) -> Generator[_Result, None, None]:
+    """Give `work` of each item like `mapped`; it waits for its turn by the function that it gets.
+
+    That returns when the work of the item before is done, and raises what that one raised.
+    """
+
+    def linked() -> Iterator[tuple[_Item, Future[None], Future[None]]]:
+        before = Future[None]()
+        before.set_result(None)
+        for item in items:
+            own = Future[None]()
+            yield item, before, own
+            before = own
+
+    def do(link: tuple[_Item, Future[None], Future[None]]) -> _Result:
+        item, before, own = link
+        try:
+            done = work(item, before.result)
+            before.result()  # also for one that did not wait itself
+        except BaseException as error:
+            own.set_exception(error)
+            raise
+        own.set_result(None)
+        return done
+
+    if threads == 1:  # in the caller's own, which takes less memory
+        return (work(item, _at_once) for item in items)
+    return mapped(do, linked(), threads=threads)
+
+
+def _at_once() -> None:
+    """Wait for nothing."""
 
 
 class _End(Generic[_Item]):

@@ -35,7 +35,7 @@ from bentley.stages.intake import Intake, close, close_dead
 from bentley.stages.reading import Mark, Series
 from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import bars, bulk, ledger, states
-from bentley.warehouse.bars import Prepared
+from bentley.warehouse.bars import Prepared, Written
 from bentley.warehouse.ledger import INGEST, Batch
 from bentley.warehouse.warehouse import Warehouse
 
@@ -47,6 +47,9 @@ _LETS_OTHERS_IN_SECONDS = 0.2
 _FETCHED_AHEAD = 4
 _READ_AHEAD = 1
 _PREPARED_AHEAD = 1
+_LANES = 2
+"""So many chunks a server takes at once, each on a connection; SQLite has one writer."""
+
 _FIRST_BYTES = 1 << 19
 """A small piece at first: the database has work while the next are read."""
 
@@ -71,6 +74,8 @@ class _Chunk:
     last: bool = False
     error: DataError | None = None
     prepared: Prepared | None = None
+    apart: bool = True
+    """Whether its bars are others than those of the chunks before it."""
 
 
 def backfill(
@@ -200,14 +205,27 @@ class _Run:
 
     def _fill(self, intake: Intake, chunks: Iterator[_Chunk]) -> None:
         """Store chunks up to the end of an archive at which the batch is large enough."""
-        for chunk in chunks:
-            self._store(intake, chunk)
-            if chunk.last and intake.read >= _BATCH_ROWS:
-                return
+        lanes = 1 if self.warehouse.engine.dialect.name == "sqlite" else _LANES
+        stored = ahead.in_turn(partial(self._store, intake), _of_batch(chunks), threads=lanes)
+        with closing(stored):
+            for chunk, done in stored:
+                if done is not None:
+                    intake.look_back(done)
+                archive = chunk.task.archive
+                if chunk.error is not None:
+                    self.failures.append(
+                        failure(archive.symbol, archive.interval, str(chunk.error))
+                    )
+                self.rows += chunk.read
+                self.archives += chunk.last
+                if self.progress is not None:
+                    at = state_name(archive)
+                    self.progress(Progress(self.archives, len(self.tasks), self.rows, at))
 
-    def _store(self, intake: Intake, chunk: _Chunk) -> None:
-        archive = chunk.task.archive
-
+    def _store(
+        self, intake: Intake, chunk: _Chunk, turn: Callable[[], None]
+    ) -> tuple[_Chunk, Written | None]:
+        """Store a chunk, which is committed after those before it; in a thread of a lane."""
         spoiled = None
 
         def then(connection: Connection) -> None:
@@ -216,20 +234,20 @@ class _Run:
             if chunk.last and chunk.error is None and spoiled is None and not chunk.task.passed:
                 self._cover(connection, chunk.task, intake.batch_id)
 
+        done = None
+        if not chunk.apart:
+            turn()
         if chunk.sifted is not None:
-            intake.store(chunk.sifted, read=chunk.read, ahead=chunk.prepared, then=then)
+            done = intake.put(
+                chunk.sifted, read=chunk.read, ahead=chunk.prepared, turn=turn, then=then
+            )
         else:
+            turn()
             with self.warehouse.writing() as connection:
                 then(connection)
         if spoiled is not None:
             raise spoiled
-        if chunk.error is not None:
-            self.failures.append(failure(archive.symbol, archive.interval, str(chunk.error)))
-        self.rows += chunk.read
-        self.archives += chunk.last
-        if self.progress is not None:
-            at = state_name(archive)
-            self.progress(Progress(self.archives, len(self.tasks), self.rows, at))
+        return chunk, done
 
     def _cover(self, connection: Connection, task: Task, batch_id: int) -> None:
         """Keep that an archive is read, and how far its series is without a hole."""
@@ -265,12 +283,18 @@ class _Run:
     def _prepared(self, folder: Path) -> Generator[_Chunk, None, None]:
         """Write out what another thread reads meanwhile; this runs in a thread of its own."""
         dialect = self.warehouse.engine.dialect.name
+        reached = -1  # by this archive so far: another one has other bars
         with closing(ahead.buffered(self._chunks(folder), depth=_READ_AHEAD)) as chunks:
             for chunk in chunks:
                 if chunk.sifted is None:
                     yield chunk
                 else:
-                    yield replace(chunk, prepared=bars.prepared(chunk.sifted.bars, dialect=dialect))
+                    prepared = bars.prepared(chunk.sifted.bars, dialect=dialect)
+                    apart = all(span.first_open > reached for span in prepared.spans)
+                    yield replace(chunk, prepared=prepared, apart=apart)
+                    reached = max([reached, *(span.last_open for span in prepared.spans)])
+                if chunk.last:
+                    reached = -1
 
     def _chunks(self, folder: Path) -> Generator[_Chunk, None, None]:
         """Read the archives in their order."""
@@ -324,3 +348,13 @@ class _Run:
             read -= sifted.bars.height - kept.height
             sifted = sifted._replace(bars=kept)
         return _Chunk(task, sifted, read, last)
+
+
+def _of_batch(chunks: Iterable[_Chunk]) -> Iterator[_Chunk]:
+    """Take chunks up to the end of an archive at which there are enough for a batch."""
+    read = 0
+    for chunk in chunks:
+        yield chunk
+        read += chunk.read
+        if chunk.last and read >= _BATCH_ROWS:
+            return

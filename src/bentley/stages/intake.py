@@ -69,48 +69,58 @@ class Intake:
         self._after.shutdown(cancel_futures=True)
 
     def store(
+        self, sifted: Sifted, *, read: int, then: Callable[[Connection], None] | None = None
+    ) -> None:
+        """Store a chunk of `read` rows with its counts and gaps, and do `then`: one transaction."""
+        self.look_back(self.put(sifted, read=read, then=then))
+
+    def put(
         self,
         sifted: Sifted,
         *,
         read: int,
         ahead: Prepared | None = None,
+        turn: Callable[[], None] | None = None,
         then: Callable[[Connection], None] | None = None,
-    ) -> None:
-        """Store a chunk of `read` rows with its counts and gaps, and do `then`: one transaction.
+    ) -> Written:
+        """Store a chunk like `store`; what it returns is to be looked back at, chunk by chunk.
 
-        `ahead` is what was `prepared` of its bars.
+        `ahead` is what was `prepared` of its bars. Several threads may put chunks of other bars at
+        once: each writes its own, and waits for its `turn` to count them and to commit.
         """
-        rejected = sifted.rejected.height
-        self.read += read
-        self.rejected += rejected
-        if rejected:
-            self.first_reason = self.first_reason or sifted.rejected["reason"][0]
         # The batch is closed by a flushed one: what a loss of power takes away, its restart brings.
         with self.warehouse.writing(flushed=False) as connection:
-            quarantine.put(connection, sifted.rejected, batch_id=self.batch_id, stage=INGEST)
             done = bars.upsert(
-                connection,
-                sifted.bars,
-                batch_id=self.batch_id,
-                source=self.source,
-                ahead=ahead,
+                connection, sifted.bars, batch_id=self.batch_id, source=self.source, ahead=ahead
             )
-            ledger.add(
-                connection,
-                self.batch_id,
-                read=read,
-                written=done.rows,
-                news=done.news,
-                rejected=rejected,
-                ranges=done.ranges,
-            )
-            for touched in done.ranges:
-                gaps.record(connection, touched, batch_id=self.batch_id)
+            if turn is not None:
+                turn()
+            self._count(connection, sifted.rejected, done, read=read)
             if then is not None:
                 then(connection)
-        self._look_back(done)
+        return done
 
-    def _look_back(self, done: Written) -> None:
+    def _count(
+        self, connection: Connection, rejected: pl.DataFrame, done: Written, *, read: int
+    ) -> None:
+        self.read += read
+        self.rejected += rejected.height
+        if rejected.height:
+            self.first_reason = self.first_reason or rejected["reason"][0]
+        quarantine.put(connection, rejected, batch_id=self.batch_id, stage=INGEST)
+        ledger.add(
+            connection,
+            self.batch_id,
+            read=read,
+            written=done.rows,
+            news=done.news,
+            rejected=rejected.height,
+            ranges=done.ranges,
+        )
+        for touched in done.ranges:
+            gaps.record(connection, touched, batch_id=self.batch_id)
+
+    def look_back(self, done: Written) -> None:
         """Count and sum what was committed, as long as bars come in the order of a checksum."""
         fresh = done.fresh
         if not fresh.height or not self._in_order:
