@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
@@ -17,16 +17,18 @@ from rich.text import Text
 
 from bentley import output
 from bentley.domain.clock import iso
-from bentley.knime.engine import Lack, RunResult
-from bentley.services.run import Progress
-from bentley.services.run_summary import Summary
-from bentley.stages.backfill import Progress as Loaded
-from bentley.stages.data_status import Status
-from bentley.stages.follow import StageState
-from bentley.stages.report import StageReport
-from bentley.stages.stock_run import Outcome
-from bentley.stages.table_checks import Check
-from bentley.stages.verify import Verification
+
+if TYPE_CHECKING:  # a command loads what it shows of its own stage, and of no other
+    from bentley.knime.engine import Lack, RunResult
+    from bentley.services.run import Progress
+    from bentley.services.run_summary import Summary
+    from bentley.stages.backfill import Progress as Loaded
+    from bentley.stages.data_status import Status
+    from bentley.stages.follow import StageState
+    from bentley.stages.report import StageReport
+    from bentley.stages.stock_run import Outcome
+    from bentley.stages.table_checks import Check
+    from bentley.stages.verify import Verification
 
 _SECONDS_BETWEEN_LINES = 5.0
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "waiting": "dim"}
