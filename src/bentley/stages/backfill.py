@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ _LANES = 2
 """So many chunks a server takes at once, each on a connection; SQLite has one writer."""
 
 _FIRST_BYTES = 1 << 19
-"""A small piece at first: the database has work while the next are read."""
+"""Small pieces at first, each twice the one before: the database has work while the next is read."""
 
 
 @dataclass(frozen=True)
@@ -189,18 +189,18 @@ class _Run:
                         max_share=self.settings.max_rejected_share,
                         bulk=True,
                     )
-                    try:
-                        with closing(intake):
+                    with closing(intake):
+                        try:
                             self._fill(intake, chain([first], chunks))
                             if self.archives == len(self.tasks):
                                 stored()
                             known = intake.counted()
-                    except BaseException as error:
-                        said = f"{type(error).__name__}: {error}"
-                        close(self.warehouse, batch_id, error=said)
-                        raise
-                    moved = partial(self._move, batch_id=batch_id)
-                    done.append(close(self.warehouse, batch_id, known=known, then=moved))
+                        except BaseException as error:
+                            said = f"{type(error).__name__}: {error}"
+                            close(self.warehouse, batch_id, error=said)
+                            raise
+                        moved = partial(self._move, batch_id=batch_id)
+                        done.append(close(self.warehouse, batch_id, known=known, then=moved))
         return done
 
     def _fill(self, intake: Intake, chunks: Iterator[_Chunk]) -> None:
@@ -301,7 +301,7 @@ class _Run:
         fetched = ahead.mapped(
             lambda task: self._fetch(task, folder), self.tasks, threads=_FETCHED_AHEAD
         )
-        sizes = chain([_FIRST_BYTES], repeat(archives.BLOCK_BYTES))
+        sizes = _sizes()
         with closing(fetched):
             for task, file in zip(self.tasks, fetched, strict=True):
                 if file is None:
@@ -348,6 +348,13 @@ class _Run:
             read -= sifted.bars.height - kept.height
             sifted = sifted._replace(bars=kept)
         return _Chunk(task, sifted, read, last)
+
+
+def _sizes() -> Iterator[int]:
+    size = _FIRST_BYTES
+    while True:
+        yield min(size, archives.BLOCK_BYTES)
+        size = min(2 * size, archives.BLOCK_BYTES)
 
 
 def _of_batch(chunks: Iterable[_Chunk]) -> Iterator[_Chunk]:

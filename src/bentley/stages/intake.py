@@ -155,7 +155,8 @@ class Intake:
 
         Each chunk was looked at after its commit, and nobody else writes the batch's bars.
         """
-        self._wait()
+        if self._afterwards is not None:
+            self._afterwards.result()
         return Counted(*self._found, self._checksum.hexdigest()) if self._in_order else None
 
     def spoiled(self) -> DataError | None:
