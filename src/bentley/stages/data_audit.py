@@ -16,7 +16,7 @@ from bentley.domain import bars as domain_bars
 from bentley.domain import intervals
 from bentley.domain.bars import FIELDS
 from bentley.domain.clock import iso
-from bentley.domain.errors import BentleyError
+from bentley.domain.errors import BentleyError, ConfigurationError
 from bentley.settings import Settings
 from bentley.sources import exchange
 from bentley.stages import stock_audit
@@ -59,7 +59,8 @@ def audit(settings: Settings, *, every: bool = True, seed: int | None = None) ->
     """Recompute the batches' checksums, derive the gaps anew, and compare bars with the exchange.
 
     All series that are stored are checked, and the stocks likewise, or the series of the settings. `seed` fixes which bars are
-    compared; without it they are others each time.
+    compared; without it they are others each time. Raises ConfigurationError where nothing is
+    stored and nothing is missing either.
     """
     chance = random.Random(seed)  # noqa: S311 - which bars are looked at is no secret
     with Warehouse.open(settings) as warehouse, warehouse.snapshot() as connection:
@@ -75,6 +76,12 @@ def audit(settings: Settings, *, every: bool = True, seed: int | None = None) ->
         samples = {one: list(_sample(connection, one, chance)) for one in wanted}
         shares = stock_audit.checks(connection, settings) if every else []
         sampled = stock_audit.sample(connection, settings, chance) if every else []
+        if not (any(samples.values()) or shares) and all(check.held for check in checks):
+            asked = "nothing" if every else "no bar of the series asked for"
+            msg = (
+                f"{asked} is stored in {warehouse.address}: run `bentley sync` or `backfill` first"
+            )
+            raise ConfigurationError(msg)
     checks += [_against_source(settings, samples), *shares]
     if shares:
         checks.append(stock_audit.against_sources(settings, sampled))

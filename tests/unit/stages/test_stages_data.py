@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from bentley.domain.errors import ConfigurationError
 from bentley.services.exchange.generated import GeneratedMarket
 from bentley.services.exchange.server import ExchangeServer
 from bentley.stages import data_audit, data_status
@@ -105,6 +106,19 @@ def test_what_was_not_touched_holds(configured, warehouse, exchange):
     assert found.checks[0].detail == "2 batches as they were written"
     assert found.checks[2].detail.endswith("bars compared, cell by cell")
     assert int(found.checks[2].detail.split()[0]) > 40
+
+
+def test_where_nothing_is_there_is_nothing_that_holds(configured, warehouse, exchange):
+    with pytest.raises(ConfigurationError, match=r"nothing is stored in .*: run `bentley sync`"):
+        data_audit.audit(configured)
+    ingest_batch(warehouse, served(exchange, "BTCUSDT", 100))
+    other = configured.model_copy(update={"symbols": ("ETHUSDT",)})
+    with pytest.raises(ConfigurationError, match="no bar of the series asked for"):
+        data_audit.audit(other, every=False)
+    with warehouse.writing() as connection:
+        connection.execute(sa.delete(binance_ohlcv))
+    found = data_audit.audit(configured)  # but what was there and is gone is told
+    assert found.checks[0].detail == "100 of the 100 bars of batch 1 are gone"
 
 
 def test_every_way_to_tamper_is_seen(configured, warehouse, exchange):
