@@ -11,10 +11,9 @@ from __future__ import annotations
 import gc
 import importlib.util
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import attributes_doc
 
 
 def _without_docs(cls: type) -> dict[str, str]:  # noqa: ARG001 - the name is the kit's
@@ -25,7 +24,10 @@ def _without_docs(cls: type) -> dict[str, str]:  # noqa: ARG001 - the name is th
     return {}
 
 
-attributes_doc.get_attributes_doc = _without_docs  # before the kit describes its messages
+with suppress(ImportError):  # before the kit describes its messages, as long as it does so
+    import attributes_doc
+
+    attributes_doc.get_attributes_doc = _without_docs
 
 from airbyte_cdk.entrypoint import AirbyteEntrypoint, launch  # noqa: E402
 from airbyte_cdk.sources.declarative.concurrent_declarative_source import (  # noqa: E402

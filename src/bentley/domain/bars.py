@@ -251,7 +251,7 @@ def checksum(frames: Iterable[pl.DataFrame]) -> str:
 
 def _contents(column: pl.Series) -> Iterable[bytes | ctypes.Array[ctypes.c_char]]:
     if column.dtype != pl.String:
-        return buffers.values(column, width=16 if column.dtype == DECIMAL else 8)
+        return buffers.values(column)
     if len(column) and column[0] == column[-1] and column.n_unique() == 1:
         return [f"{column[0]}\n".encode() * len(column)]
     return ["".join(f"{value}\n" for value in column).encode()]

@@ -48,11 +48,19 @@ _pointer.restype = ctypes.c_void_p
 _pointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
 
 
-def values(column: pl.Series, *, width: int) -> Iterator[ctypes.Array[ctypes.c_char]]:
-    """Give the values of a column of `width` bytes each, in pieces that live until the next.
+def values(column: pl.Series) -> Iterator[ctypes.Array[ctypes.c_char]]:
+    """Give the values of a column in pieces that live until the next; a decimal has 16 bytes.
 
-    Little end first, as this machine has them. There must be no null among them.
+    Little end first, as this machine has them. Raises TypeError for a column that is neither of
+    Int64 nor of decimals, ValueError for one with nulls.
     """
+    if column.dtype != pl.Int64 and not column.dtype.is_decimal():
+        msg = f"a column of {column.dtype} has no values of a known width"
+        raise TypeError(msg)
+    if column.null_count():
+        msg = f"{column.null_count()} of the {len(column)} values of {column.name!r} are missing"
+        raise ValueError(msg)
+    width = 16 if column.dtype.is_decimal() else 8
     capsule = column.__arrow_c_stream__(None)
     address = _pointer(capsule, b"arrow_array_stream")
     stream = _Stream.from_address(address)

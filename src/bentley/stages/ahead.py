@@ -36,7 +36,8 @@ def in_turn(
 ) -> Generator[_Result, None, None]:
     """Give `work` of each item like `mapped`; it waits for its turn by the function that it gets.
 
-    That returns when the work of the item before is done, and raises what that one raised.
+    That returns when the work of the item before is done, and raises what that one raised. It
+    must be called, and may be more than once.
     """
 
     def linked() -> Iterator[tuple[_Item, Future[None], Future[None]]]:
@@ -51,7 +52,6 @@ def in_turn(
         item, before, own = link
         try:
             done = work(item, before.result)
-            before.result()  # also for one that did not wait itself
         except BaseException as error:
             own.set_exception(error)
             raise

@@ -48,7 +48,7 @@ _FETCHED_AHEAD = 4
 _READ_AHEAD = 1
 _PREPARED_AHEAD = 1
 _LANES = 2
-"""So many chunks a server takes at once, each on a connection; SQLite has one writer."""
+"""So many chunks a server loads at once, each on a connection; SQLite has one writer."""
 
 _FIRST_BYTES = 1 << 19
 """Small pieces at first, each twice the one before: the database has work while the next is read."""
@@ -205,7 +205,8 @@ class _Run:
 
     def _fill(self, intake: Intake, chunks: Iterator[_Chunk]) -> None:
         """Store chunks up to the end of an archive at which the batch is large enough."""
-        lanes = 1 if self.warehouse.engine.dialect.name == "sqlite" else _LANES
+        with self.warehouse.reading() as connection:
+            lanes = _LANES if bulk.loads_files(connection) else 1
         stored = ahead.in_turn(partial(self._store, intake), _of_batch(chunks), threads=lanes)
         with closing(stored):
             for chunk, done in stored:
@@ -221,6 +222,7 @@ class _Run:
                 if self.progress is not None:
                     at = state_name(archive)
                     self.progress(Progress(self.archives, len(self.tasks), self.rows, at))
+                del chunk, done  # not to be kept while the next is stored
 
     def _store(
         self, intake: Intake, chunk: _Chunk, turn: Callable[[], None]

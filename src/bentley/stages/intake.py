@@ -91,7 +91,12 @@ class Intake:
         # The batch is closed by a flushed one: what a loss of power takes away, its restart brings.
         with self.warehouse.writing(flushed=False) as connection:
             done = bars.upsert(
-                connection, sifted.bars, batch_id=self.batch_id, source=self.source, ahead=ahead
+                connection,
+                sifted.bars,
+                batch_id=self.batch_id,
+                source=self.source,
+                ahead=ahead,
+                turn=turn,
             )
             if turn is not None:
                 turn()

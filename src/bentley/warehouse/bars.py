@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,11 +52,13 @@ def upsert(
     batch_id: int,
     source: str,
     ahead: Prepared | None = None,
+    turn: Callable[[], None] | None = None,
 ) -> Written:
     """Write the bars of `frame` (BAR_SCHEMA, unique keys) that differ from what is stored.
 
     A bar that is stored as closed stays closed: a forming version of it is older. `ahead` is what
-    was `prepared` of the same frame.
+    was `prepared` of the same frame. Where bars are stored already, `turn` is waited for before
+    they are replaced: a server may lock the gaps beside those, too, for another writer.
     """
     spans = _spans(frame) if ahead is None else ahead.spans
     known = _stored(connection, spans)
@@ -65,6 +67,8 @@ def upsert(
         return Written(0, 0, (), fresh)
     own = fresh.clear()
     if known.height:
+        if turn is not None:
+            turn()
         own = known.filter(pl.col("batch_id") == batch_id).join(fresh, on=KEY, how="semi")
     now = now_ms()
     text = ahead.text if ahead is not None and fresh is frame else None

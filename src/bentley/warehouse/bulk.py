@@ -170,7 +170,7 @@ def write(
             msg = f"column {name} of {table.name} takes {wanted}, not {dtype}; nothing is stored"
             raise FatalError(msg)
     dialect = connection.dialect.name
-    if dialect != "sqlite" and (rows.height < _LOAD_FROM_ROWS or not _may_load(connection)):
+    if dialect != "sqlite" and (rows.height < _LOAD_FROM_ROWS or not loads_files(connection)):
         _replace(connection, table, _as_text(rows))
         return
     text = ahead or listed(rows, dialect=dialect)
@@ -186,7 +186,7 @@ def way(connection: Connection) -> str:
     """Say how many rows are written here."""
     if connection.dialect.name == "sqlite":
         return "INSERT of many rows a statement"
-    if _may_load(connection):
+    if loads_files(connection):
         return "LOAD DATA LOCAL INFILE"
     return "prepared REPLACE: the server has local_infile off"
 
@@ -260,7 +260,10 @@ def _names(connection: Connection, table: sa.Table, names: Iterable[str]) -> str
     return ", ".join(quote(table.c[name].name) for name in names)
 
 
-def _may_load(connection: Connection) -> bool:
+def loads_files(connection: Connection) -> bool:
+    """Whether this is a server that takes files of the client."""
+    if connection.dialect.name == "sqlite":
+        return False
     return bool(connection.exec_driver_sql("SELECT @@local_infile").scalar())
 
 

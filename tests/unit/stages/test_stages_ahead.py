@@ -28,8 +28,7 @@ def test_what_waits_for_its_turn_overlaps_before_and_is_in_order_after():
     assert ended == [0, 1]
 
 
-@pytest.mark.parametrize("asks", [True, False])
-def test_where_one_fails_those_behind_it_fail_at_their_turn_and_no_more_begin(asks):
+def test_where_one_fails_those_behind_it_fail_at_their_turn_and_no_more_begin():
     begun, done = [], []
 
     def work(item, turn):
@@ -37,15 +36,13 @@ def test_where_one_fails_those_behind_it_fail_at_their_turn_and_no_more_begin(as
         if item == 1:
             msg = "the second"
             raise ValueError(msg)
-        if asks:
-            turn()
+        turn()
         done.append(item)
 
     with pytest.raises(ValueError, match="the second"):
         list(ahead.in_turn(work, range(100), threads=2))
-    assert begun[:2] == [0, 1]
-    assert len(begun) <= 3
-    assert done == [0] if asks else done[0] == 0
+    assert {0, 1} <= set(begun) <= {0, 1, 2}
+    assert done == [0]
 
 
 def test_whoever_stops_early_waits_for_what_has_begun():

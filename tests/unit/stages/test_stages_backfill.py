@@ -321,7 +321,8 @@ def test_a_position_moves_with_its_batch_and_not_before(given, warehouse, monkey
         backfill(given(), progress=broken_off)
     states = [batch.status for batch in batches(warehouse, INGEST)]
     assert states == [COMMITTED, COMMITTED, FAILED]
-    assert len(stored(warehouse, "open_time")) in {ALL - 24, ALL}  # a server has begun the last
+    begun = {ALL - 24} if warehouse.engine.dialect.name == "sqlite" else {ALL - 24, ALL}
+    assert len(stored(warehouse, "open_time")) in begun  # a server may be at the last already
     assert position(warehouse) == Mark(ms("2023-12-01"), ms("2024-01-31T23:00"))
 
 
@@ -389,7 +390,16 @@ def test_bars_that_an_archive_repeats_are_written_one_after_the_other(
     monkeypatch.setattr(stage, "_FIRST_BYTES", 20_000)
     month = lines("2023-12-01", "2024-01-01")
     put(place, "2023-12", month + "".join(reversed(month.splitlines(keepends=True))))
+    real, apart = stage._Run._store, []
+
+    def store(run, intake, chunk, turn):
+        apart.append((chunk.task.archive.label, chunk.apart))
+        return real(run, intake, chunk, turn)
+
+    monkeypatch.setattr(stage._Run, "_store", store)
     report = backfill(given())
+    assert {one for label, one in apart if label == "2023-12"} == {True, False}
+    assert {one for label, one in apart if label != "2023-12"} == {True}
     assert (report.rows_written, report.rows_rejected) == (ALL, 0)
     assert len(stored(warehouse, "open_time")) == ALL
     (batch,) = batches(warehouse, INGEST)
