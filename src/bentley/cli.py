@@ -170,8 +170,12 @@ def backfill(
 
     screen = Screen(as_json=json)
     settings = selection.settings(archive=archive)
-    with screen.loading() as progress:
-        report = stage.backfill(settings, repair=gaps, progress=progress)
+    try:
+        with screen.loading() as progress:
+            report = stage.backfill(settings, repair=gaps, progress=progress)
+    except KeyboardInterrupt:
+        screen.say("Stopped: what was read so far is stored, and the next run goes on from there.")
+        raise
     screen.result(report.to_dict(), lambda: screen.stage(report))
     return EXIT_FAILURE if report.failures else EXIT_OK
 

@@ -67,6 +67,7 @@ def pull(
 
     screen.result(document, show)
     if all(one.state == stock_run.SKIPPED for one in outcomes):
+        screen.say("No source can be asked: docs/stocks.md tells where to get a key, and its name.")
         return EXIT_USAGE
     failed = any(one.state == stock_run.FAILED or one.failures for one in outcomes)
     return EXIT_FAILURE if failed else EXIT_OK

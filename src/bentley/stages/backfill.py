@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import structlog
 from sqlalchemy.engine import Connection
 
 from bentley.domain import bars as domain_bars
@@ -40,6 +41,8 @@ from bentley.warehouse.ledger import INGEST, Batch
 from bentley.warehouse.warehouse import Warehouse
 
 ENGINE = "archives"
+
+_log = structlog.get_logger(__name__)
 
 _LOCK_SECONDS = 900.0
 _BATCH_ROWS = 1_000_000
@@ -197,7 +200,8 @@ class _Run:
                             known = intake.counted()
                         except BaseException as error:
                             said = f"{type(error).__name__}: {error}"
-                            close(self.warehouse, batch_id, error=said)
+                            _log.warning("stopped: what is stored is counted", batch=batch_id)
+                            close(self.warehouse, batch_id, known=intake.seen(), error=said)
                             raise
                         moved = partial(self._move, batch_id=batch_id)
                         done.append(close(self.warehouse, batch_id, known=known, then=moved))

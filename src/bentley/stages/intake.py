@@ -164,6 +164,13 @@ class Intake:
             self._afterwards.result()
         return Counted(*self._found, self._checksum.hexdigest()) if self._in_order else None
 
+    def seen(self) -> Counted | None:
+        """What was counted back so far, of an intake that broke off; None where that failed."""
+        try:
+            return self.counted()
+        except Exception:  # noqa: BLE001 - it broke off already, and the table tells all
+            return None
+
     def spoiled(self) -> DataError | None:
         """Return the error where too many of the rows are bad.
 
@@ -250,11 +257,13 @@ def close(
     """Count the batch's rows back from the table and close it on what is found there.
 
     The checksum, too, is of what the table holds, unless that is `known`: to read a batch of
-    millions back takes as long as to write it. `then` is done in the transaction that commits it.
+    millions back takes as long as to write it. Of one that ended with an `error` all must be known. `then` is done in the transaction that commits it.
     """
 
     def count(connection: Connection, batch: ledger.Batch) -> Counted:
-        if known is not None:
+        if known is not None and (
+            error is None or known[:2] == (batch.rows_written, batch.rows_news)
+        ):
             return known
         found = bars.count_batch(connection, batch_id, batch.ranges)
         pieces = bars.of_batch(connection, batch_id, batch.ranges)

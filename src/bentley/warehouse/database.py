@@ -168,6 +168,15 @@ def _sqlite(url: URL) -> Engine:
         _enter_wal(connection)
         _set(connection, cache_size=-16384, **_DURABLE)
 
+    @sa.event.listens_for(engine, "invalidate")
+    def _let_go(
+        connection: sa.engine.interfaces.DBAPIConnection, _record: object, _error: object
+    ) -> None:
+        # An interrupt in a statement closes its connection; yet as long as the traceback keeps the
+        # statement, SQLite keeps its transaction, for whose lock the rest of the program waits.
+        with suppress(sqlite3.Error):
+            connection.rollback()
+
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         write = connection.get_execution_options().get(_WRITE)

@@ -1,6 +1,7 @@
 """Named locks: one holder among processes, free as soon as the holder is gone."""
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import closing
 
 import pytest
 
@@ -156,3 +158,35 @@ def test_a_new_file_is_opened_while_another_process_writes_its_first_page(tmp_pa
     finally:
         end.join()
         writer.close()
+
+
+def test_an_interrupt_in_a_statement_frees_the_lock_of_its_transaction(opened):
+    """Whoever handles it writes next, while the traceback still keeps the statement."""
+    if opened.warehouse_url is not None:
+        pytest.skip("SQLite alone has one writer")
+    slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000000) "
+    slow += "SELECT COUNT(*) FROM n"
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    def work(warehouse):
+        with warehouse.writing() as connection:
+            connection.exec_driver_sql("INSERT INTO meta (name, value) VALUES ('a', 'b')")
+            connection.exec_driver_sql(slow)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
+    try:
+        with Warehouse.open(opened) as warehouse:
+            timer.start()
+            with pytest.raises(KeyboardInterrupt) as caught:
+                work(warehouse)
+            other = sqlite3.connect(warehouse.engine.url.database, timeout=1, isolation_level=None)
+            with closing(other):
+                other.execute("BEGIN IMMEDIATE")
+                assert not other.execute("SELECT 1 FROM meta WHERE name = 'a'").fetchall()
+            assert caught.value.__traceback__ is not None
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
