@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -125,7 +126,9 @@ def test_sync(place, exchange):
     assert sum(caught) >= KILLS // 3, caught  # else the moments miss the work
 
 
-def test_backfill(place, tmp_path):
+@pytest.fixture
+def archived(tmp_path):
+    """Settings and environment of a backfill of 32 days by the minute, an hour of them missing."""
     for label, since, until in (
         ("2023-10", "2023-10-01", "2023-10-31T23:00"),  # its last hour is a gap
         ("2023-11-01", "2023-11-01", "2023-11-02"),
@@ -137,6 +140,11 @@ def test_backfill(place, tmp_path):
         "BENTLEY_SYMBOLS": "BTCUSDT",
         "BENTLEY_INTERVALS": "1m",
     }
+    return given, extra
+
+
+def test_backfill(place, archived):
+    given, extra = archived
     clean = place("clean", extra=extra)
     kills = measured(clean, INGEST, "backfill")[::3]
     right = look(clean)
@@ -157,6 +165,30 @@ def test_backfill(place, tmp_path):
 
     caught = each(trial, len(kills))
     assert sum(caught) >= len(kills) // 3, caught
+
+
+@pytest.mark.parametrize("server", [False, True], ids=["sqlite", "mariadb"])
+def test_backfill_that_is_interrupted(place, archived, server):
+    """Ctrl-C ends it soon, with what it stored in a batch that is closed."""
+    given, extra = archived
+    one = place("interrupted", mariadb=server, extra=extra)
+    Warehouse.open(one.settings).close()
+    ends = set()
+    for after in (0.1, 0.25, 0.4, 0.6):
+        process = one.start("backfill")
+        with Warehouse.open(one.settings) as warehouse:
+            while process.poll() is None and not is_open(warehouse, INGEST):
+                time.sleep(0.01)
+            time.sleep(after)
+            process.send_signal(signal.SIGINT)
+            done = finished(process, timeout=30)
+            told = "the next run goes on from there" in done.stdout + done.stderr
+            ends.add((done.returncode, told, batches(warehouse, INGEST)[-1].status))
+    assert (130, True, "failed") in ends, ends
+    assert {code for code, *_ in ends} <= {0, 130}, ends
+    backfill(one.settings.model_copy(update=given))
+    with Warehouse.open(one.settings) as warehouse:
+        assert sum(batch.rows_news for batch in batches(warehouse, INGEST)) == 32 * 1440 - 60
 
 
 def test_process(place):
