@@ -106,6 +106,7 @@ def test_what_was_not_touched_holds(configured, warehouse, exchange):
     assert found.checks[0].detail == "2 batches as they were written"
     assert found.checks[2].detail.endswith("bars compared, cell by cell")
     assert int(found.checks[2].detail.split()[0]) > 40
+    assert len(found.checks) == 3  # without stocks there is nothing of theirs to check
 
 
 def test_where_nothing_is_there_is_nothing_that_holds(configured, warehouse, exchange):

@@ -103,10 +103,6 @@ def test_a_source_that_can_not_be_asked_fails_the_check(stocked, market):
     assert not checks(stocked)[SAMPLE].held
 
 
-def test_without_stocks_there_is_nothing_to_check(settings):
-    assert not any("stock" in name or "session" in name for name in checks(settings()))
-
-
 def test_the_master_tells_how_fresh_they_are(stocked):
     shares = orchestrate._shares(stocked, ms("2024-01-11T00:00:00"))
     assert stock_status.brief(shares) == (
