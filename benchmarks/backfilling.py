@@ -17,9 +17,9 @@ from databases import Database
 from harness import Context, Figure
 from writing import beside
 
-from bentley.domain.bars import FIELDS, sift
+from bentley.domain.bars import FIELDS
 from bentley.settings import load
-from bentley.sources import archives
+from bentley.sources import archive_rows
 from bentley.sources.archives import Archive
 from bentley.stages.backfill import backfill
 from bentley.warehouse.warehouse import Warehouse
@@ -62,8 +62,8 @@ def recorded(root: Path) -> pl.DataFrame:
             text = zstandard.ZstdDecompressor().stream_reader(file).read()
         zipped = write_archive(root, symbol, "1m", label, text)
         archive = Archive(symbol, "1m", date.fromisoformat(f"{label}-01"), monthly=True)
-        found += [piece.good for piece in archives.rows(zipped, archive)]
-    return sift(pl.concat(found), now=sample.FAR_AHEAD).bars
+        found += [piece.bars for piece in archive_rows.pieces(zipped, archive)]
+    return pl.concat(found)
 
 
 def _ours(kind: Database, place: Path, symbol: str) -> float:

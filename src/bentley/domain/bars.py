@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 import polars as pl
@@ -55,6 +56,9 @@ BAR_SCHEMA = pl.Schema(
 )
 """Bars that passed every check; times in UTC milliseconds."""
 
+NO_REJECTS = RAW_SCHEMA.to_frame().with_columns(reason=pl.lit(None, pl.String))
+"""What is rejected where nothing is."""
+
 SUPERSEDED = "an earlier version of a key that was repeated"
 """Why a row is rejected that only came before a better one of its key."""
 
@@ -87,7 +91,7 @@ def sift(raw: pl.DataFrame, *, now: int | pl.Series) -> Sifted:
     raw = raw.select(FIELDS)
     # To look at all cells is cheap, to say what is wrong with one is not: few rows need it.
     sound = raw.select(pl.all_horizontal(_readable()).fill_null(value=False)).to_series()
-    legible, unreadable = raw, raw.clear().with_columns(reason=pl.lit(None, pl.String))
+    legible, unreadable = raw, NO_REJECTS
     if not sound.all():
         legible = raw.filter(sound)
         now = now if isinstance(now, int) else now.filter(sound)
@@ -102,7 +106,7 @@ def sift(raw: pl.DataFrame, *, now: int | pl.Series) -> Sifted:
         fit = typed.filter(~faulty)
         misfit = typed.filter(faulty).with_columns(reason=pl.coalesce(said))
     kept = fit
-    if not _strictly_in_order(fit):
+    if not fit.select(_in_order()).item():
         kept = fit.unique(subset=KEY, keep="last", maintain_order=True)
     if kept.height != fit.height:
         repeated = fit.join(kept, on=FIELDS, how="anti").with_columns(reason=pl.lit(SUPERSEDED))
@@ -116,14 +120,28 @@ def sift(raw: pl.DataFrame, *, now: int | pl.Series) -> Sifted:
         ]
     )
     before = now.gather(kept["_row"]) if isinstance(now, pl.Series) else now
-    bars = kept.select(*FIELDS, is_closed=pl.col("close_time") < before)
-    return Sifted(bars, rejected)
+    return Sifted(_closed(kept, before), rejected)
 
 
-def _strictly_in_order(frame: pl.DataFrame) -> bool:
+def sound(read: pl.DataFrame, *, now: int) -> pl.DataFrame | None:
+    """The bars that `sift` would make of rows that are read already, where it would take them all.
+
+    `read` has FIELDS in their types, every cell of a size that its column takes. Returns None
+    where any is wrong, or not behind the one before: `sift` tells what to make of such rows.
+    """
+    faulty = pl.any_horizontal(rule for rule, _ in _value_rules()).any()
+    return _closed(read, now) if read.select(~faulty & _in_order()).item() else None
+
+
+def _closed(frame: pl.DataFrame, now: int | pl.Series) -> pl.DataFrame:
+    return frame.select(*FIELDS, is_closed=pl.col("close_time") < now)
+
+
+def _in_order() -> pl.Expr:
     """Whether rows are of one series, and each opens after the one before: no key is repeated."""
-    one_series = all(frame[name].n_unique() <= 1 for name in ("symbol", "interval"))
-    return one_series and bool((frame["open_time"].diff().drop_nulls() > 0).all())
+    opened = pl.col("open_time")
+    one_series = (pl.col(name).n_unique() <= 1 for name in ("symbol", "interval"))
+    return pl.all_horizontal(*one_series, (opened.diff().drop_nulls() > 0).all())
 
 
 def _typed(name: str) -> pl.Expr:
@@ -137,6 +155,7 @@ def _typed(name: str) -> pl.Expr:
     return column
 
 
+@cache
 def _readable() -> list[pl.Expr]:
     """Whether each cell of a row can be read, and holds what its column can."""
     c = pl.col
@@ -149,6 +168,7 @@ def _readable() -> list[pl.Expr]:
     ]
 
 
+@cache
 def _text_faults() -> list[pl.Expr]:
     """Say why a row is not readable; the first that applies counts."""
     c, shown = pl.col, pl.format
@@ -189,6 +209,7 @@ def _text_faults() -> list[pl.Expr]:
     ]
 
 
+@cache
 def _value_rules() -> list[tuple[pl.Expr, pl.Expr]]:
     """What makes a bar wrong, and the words for it; the first that applies counts."""
     step = pl.col("interval").replace_strict(

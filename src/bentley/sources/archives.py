@@ -8,22 +8,14 @@ No row is read before its archive has met that checksum.
 from __future__ import annotations
 
 import hashlib
-import io
-import math
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from itertools import repeat
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol, cast
-
-import polars as pl
+from typing import Protocol
 
 from bentley.domain.addresses import without_password
-from bentley.domain.bars import FIELDS
 from bentley.domain.errors import ConfigurationError, DataError, RetriableError
 from bentley.sources import http
 
@@ -34,11 +26,7 @@ _MONTHLY_BY = timedelta(days=45)
 """So long after its end a month surely has its archive."""
 
 _NOT_FOUND = 404
-BLOCK_BYTES = 9 << 19
-"""So much of an archive's text is read at once: a month of minutes, as a rule."""
-
 _DIGEST = re.compile(r"\s*([0-9a-fA-F]{64})\b")
-_CELLS = (*FIELDS[2:], "ignore", "beyond")
 _WHAT, _SETTING = "the archive", "BENTLEY_ARCHIVE"
 
 
@@ -229,94 +217,3 @@ def _read_digest(text: str, where: str) -> str:
 def _broken(where: str, found: str, digest: str) -> DataError:
     msg = f"{where} has the SHA-256 {found}, but its .CHECKSUM says {digest}: fetch it anew"
     return DataError(msg)
-
-
-class Piece(NamedTuple):
-    """A part of an archive: rows in RAW_SCHEMA, and rows of a wrong shape with a `reason`, too.
-
-    Nothing follows the `last` one.
-    """
-
-    good: pl.DataFrame
-    bad: pl.DataFrame
-    last: bool
-
-
-def rows(file: Path, archive: Archive, *, sizes: Iterator[int] | None = None) -> Iterator[Piece]:
-    """Read an archive as a stream, in pieces of `sizes` (BLOCK_BYTES each) bytes of text.
-
-    A header line is left out. Raises DataError for a file that is no such archive.
-    """
-    sizes = sizes or repeat(BLOCK_BYTES)
-    try:
-        with zipfile.ZipFile(file) as opened:
-            (name,) = opened.namelist()
-            length = opened.getinfo(name).file_size
-            with opened.open(name) as stream:
-                for block, last in _blocks(cast("zipfile.ZipExtFile", stream), length, sizes):
-                    yield Piece(*_parsed(block, archive), last)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        pl.exceptions.PolarsError,
-        NotImplementedError,
-        ValueError,
-        EOFError,
-    ) as error:
-        msg = f"{file} is not a zip of one CSV file: {error}"
-        raise DataError(msg) from error
-
-
-def _blocks(
-    stream: zipfile.ZipExtFile, length: int, sizes: Iterator[int]
-) -> Iterator[tuple[bytes, bool]]:
-    """Cut a file into blocks of whole lines, and say of each whether it is the last.
-
-    What is left of its `length` is cut evenly, into as few blocks as `sizes` allow.
-    """
-    rest = b""
-    first = True
-    while block := stream.read(_even(length, next(sizes))):
-        length -= len(block)
-        if first and block[:9].lower() == b"open_time":
-            block = block[block.index(b"\n") + 1 :]
-        first = False
-        last = not stream.peek(1)
-        if last and not block.endswith(b"\n"):
-            block += b"\n"
-        whole, _, rest = (rest + block).rpartition(b"\n")
-        if whole.strip():
-            yield whole, last
-
-
-def _even(length: int, size: int) -> int:
-    blocks = max(1, math.ceil(length / size))
-    return max(1, math.ceil(length / blocks))
-
-
-def _parsed(block: bytes, archive: Archive) -> tuple[pl.DataFrame, pl.DataFrame]:
-    cells = pl.read_csv(
-        io.BytesIO(block),
-        has_header=False,
-        schema=dict.fromkeys(_CELLS, pl.String),
-        quote_char=None,
-        encoding="utf8-lossy",
-        missing_columns="insert",
-        extra_columns="ignore",
-        truncate_ragged_lines=True,
-    )
-    series = {"symbol": pl.lit(archive.symbol), "interval": pl.lit(archive.interval)}
-    found = cells.with_columns(**series).select(*FIELDS, "beyond")
-    # the first 13 digits are milliseconds, whatever follows them
-    opened = pl.col("open_time").str.slice(0, 13).cast(pl.Int64, strict=False)
-    reason = pl.coalesce(
-        pl.when(pl.col("beyond").is_not_null()).then(pl.lit("the line has more than 12 cells")),
-        pl.when(~opened.is_between(archive.start, archive.end - 1)).then(
-            pl.format("open_time {} lies outside the archive " + archive.label, "open_time")
-        ),
-    )
-    marked = found.with_columns(reason=reason).drop("beyond")
-    sound = marked["reason"].is_null()
-    if sound.all():  # as nearly always: nothing is copied
-        return marked.drop("reason"), marked.clear()
-    return marked.filter(sound).drop("reason"), marked.filter(~sound)

@@ -22,13 +22,13 @@ import polars as pl
 import structlog
 from sqlalchemy.engine import Connection
 
-from bentley.domain import bars as domain_bars
 from bentley.domain import intervals
 from bentley.domain.bars import Sifted
 from bentley.domain.errors import ConfigurationError, DataError
 from bentley.settings import Settings
-from bentley.sources import archives, exchange
-from bentley.sources.archives import Archives, Piece
+from bentley.sources import archive_rows, archives, exchange
+from bentley.sources.archive_rows import Piece
+from bentley.sources.archives import Archives
 from bentley.stages import ahead, positions
 from bentley.stages.archive_plan import SOURCE, Task, failure, plan, state_name
 from bentley.stages.coverage import coverage
@@ -330,37 +330,32 @@ class _Run:
     def _read(self, task: Task, file: Path, sizes: Iterator[int]) -> Iterator[_Chunk]:
         last = False
         try:
-            for piece in archives.rows(file, task.archive, sizes=sizes):
+            for piece in archive_rows.pieces(file, task.archive, sizes=sizes):
                 last = piece.last
-                yield self._sift(task, piece)
+                yield self._chunk(task, piece)
         except DataError as error:
             yield _Chunk(task, last=True, error=error)
         else:
             if not last:
                 yield _Chunk(task, last=True)
 
-    def _sift(self, task: Task, piece: Piece) -> _Chunk:
-        good, bad, last = piece
-        # What a published archive holds has ended by its own end, whatever any clock says.
-        sifted = domain_bars.sift(good, now=task.archive.end)
-        read = good.height + bad.height
-        if bad.height:
-            sifted = sifted._replace(rejected=pl.concat([sifted.rejected, bad]))
+    def _chunk(self, task: Task, piece: Piece) -> _Chunk:
+        bars, rejected, read, last = piece
         if not task.whole:
             opened = pl.col("open_time")
             since, until = self.settings.since, self.settings.until
             inside = opened.is_between(since or 0, until or task.archive.end, closed="left")
-            kept = sifted.bars.filter(inside)
-            read -= sifted.bars.height - kept.height
-            sifted = sifted._replace(bars=kept)
-        return _Chunk(task, sifted, read, last)
+            kept = bars.filter(inside)
+            read -= bars.height - kept.height
+            bars = kept
+        return _Chunk(task, Sifted(bars, rejected), read, last)
 
 
 def _sizes() -> Iterator[int]:
     size = _FIRST_BYTES
     while True:
-        yield min(size, archives.BLOCK_BYTES)
-        size = min(2 * size, archives.BLOCK_BYTES)
+        yield min(size, archive_rows.BLOCK_BYTES)
+        size = min(2 * size, archive_rows.BLOCK_BYTES)
 
 
 def _of_batch(chunks: Iterable[_Chunk]) -> Iterator[_Chunk]:

@@ -10,10 +10,11 @@ import io
 import re
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import polars as pl
@@ -41,8 +42,15 @@ _PLAIN_TYPES = {pl.Int8, pl.Int64}
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/ -]*")
 
 
-def frame(connection: Connection, query: sa.Select[Any]) -> pl.DataFrame:
-    """Fetch columns of our tables, each as the type that it has as a column: decimals are exact."""
+def frame(
+    connection: Connection,
+    query: sa.Select[Any],
+    values: Mapping[str, Any] = MappingProxyType({}),
+) -> pl.DataFrame:
+    """Fetch columns of our tables, each as the type that it has as a column: decimals are exact.
+
+    `values` are those of the query's parameters.
+    """
     columns = [
         sa.cast(column, sa.String(48)).label(column.name)
         if isinstance(column.type, Exact | sa.Date)
@@ -52,7 +60,7 @@ def frame(connection: Connection, query: sa.Select[Any]) -> pl.DataFrame:
     types = {column.name: kind(column) for column in query.selected_columns}
     # Straight from the driver: its tuples need no reading by type, and SQLAlchemy's rows would
     # cost as much again as the query.
-    with connection.execute(query.with_only_columns(*columns)) as result:
+    with connection.execute(query.with_only_columns(*columns), dict(values)) as result:
         rows = [] if result.cursor is None else list(result.cursor.fetchall())
     raw = {name: _sent_as(dtype) for name, dtype in types.items()}
     fetched = pl.DataFrame(rows, schema=raw, orient="row")
@@ -108,12 +116,6 @@ class Listed:
     names: list[str]
     texts: list[bytes]
 
-    def filled(self, **values: int | str) -> Listed | None:
-        """Add columns that one value fills; None where it can't be written as SQL by itself."""
-        found = {name: _sql(value) for name, value in values.items()}
-        more = {name: value for name, value in found.items() if value is not None}
-        return replace(self, shared=self.shared | more) if more.keys() == found.keys() else None
-
 
 def listed(rows: pl.DataFrame, *, dialect: str) -> Listed | None:
     """Write rows for `write` into a database of this dialect; None where it takes no text.
@@ -153,14 +155,15 @@ def write(
     table: sa.Table,
     rows: pl.DataFrame,
     *,
+    stamp: Mapping[str, int | str] = MappingProxyType({}),
     new: bool = False,
     ahead: Listed | None = None,
 ) -> None:
     """Insert or replace the rows given, whose columns are columns of `table`.
 
-    `new` says that none of their keys was there when it was last looked, which a server is spared
-    to expect: it takes a tenth less time. A key that came since is replaced all the same. `ahead`
-    are the very rows, `listed` before.
+    A `stamp` is what further columns hold in all of them. `new` says that none of their keys was
+    there when it was last looked, which a server is spared to expect: it takes a tenth less time.
+    A key that came since is replaced all the same. `ahead` are the very rows, `listed` before.
 
     Raises FatalError for decimals of another size than the columns': a server would round them.
     """
@@ -171,15 +174,15 @@ def write(
             raise FatalError(msg)
     dialect = connection.dialect.name
     if dialect != "sqlite" and (rows.height < _LOAD_FROM_ROWS or not loads_files(connection)):
-        _replace(connection, table, _as_text(rows))
+        _replace(connection, table, rows, stamp)
         return
     text = ahead or listed(rows, dialect=dialect)
     if dialect == "sqlite":
-        _insert(connection, table, rows, text)
+        _insert(connection, table, rows, stamp, text)
     elif text is None:
-        _replace(connection, table, _as_text(rows))
+        _replace(connection, table, rows, stamp)
     else:
-        _load(connection, table, text, new=new)
+        _load(connection, table, text, stamp, new=new)
 
 
 def way(connection: Connection) -> str:
@@ -196,7 +199,11 @@ def _as_text(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _insert(
-    connection: Connection, table: sa.Table, rows: pl.DataFrame, text: Listed | None
+    connection: Connection,
+    table: sa.Table,
+    rows: pl.DataFrame,
+    stamp: Mapping[str, int | str],
+    text: Listed | None,
 ) -> None:
     """Write many rows a statement: executemany steps through SQLite row by row, a fifth slower."""
     shared = {} if text is None else text.shared
@@ -204,20 +211,26 @@ def _insert(
     width = len(names)  # not 0: the key differs in each row
     file = cast("sqlite3.Connection", connection.connection.driver_connection)
     bound_values = min(_BOUND_VALUES, file.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
-    size = max(1, bound_values // width)
+    size = max(1, (bound_values - len(stamp)) // width)
     verb = "INSERT OR REPLACE"
-    head = f"{verb} INTO {table.name} ({_names(connection, table, [*shared, *names])}) VALUES "
-    row = f"({', '.join([*shared.values(), *['?'] * width])})"
-    whole = head + ", ".join([row] * size)
-    for values in _values(rows) if text is None else map(_split, text.texts):
-        most = len(values) // (size * width) * size * width
+    head = f"{verb} INTO {table.name} ({_names(connection, table, [*shared, *stamp, *names])}) "
+    marks = [*(f"?{at}" for at in range(1, len(stamp) + 1)), *["?"] * width]
+    row = f"({', '.join([*shared.values(), *marks])})"
+
+    def put(values: list[Any], many: int) -> list[Any]:
+        """Write as many whole times `many` rows as there are, and return the values left over."""
+        most = len(values) // (many * width) * many * width
         bound = [
-            tuple(values[start : start + size * width]) for start in range(0, most, size * width)
+            (*stamp.values(), *values[start : start + many * width])
+            for start in range(0, most, many * width)
         ]
         if bound:
-            connection.exec_driver_sql(whole, bound)
-        if rest := tuple(values[most:]):
-            connection.exec_driver_sql(head + ", ".join([row] * (len(rest) // width)), rest)
+            connection.exec_driver_sql(f"{head}VALUES {', '.join([row] * many)}", bound)
+        return values[most:]
+
+    # Two statements, the same each time: SQLite takes longer to read one than to do it.
+    for values in _values(rows) if text is None else map(_split, text.texts):
+        put(put(values, size), 1)
 
 
 def _split(text: bytes) -> list[str]:
@@ -239,20 +252,21 @@ def _literal(column: pl.Series) -> str | None:
         return None
     if column.n_unique() > 1:
         return None
-    return _sql(column[0])
-
-
-def _sql(value: object) -> str | None:
+    value = column[0]
     if isinstance(value, int):
         return str(value)
     # Nothing that any dialect or driver would read otherwise: quotes, backslashes, percent.
     return f"'{value}'" if isinstance(value, str) and _PLAIN.fullmatch(value) else None
 
 
-def _replace(connection: Connection, table: sa.Table, rows: pl.DataFrame) -> None:
-    verb, marks = "REPLACE", ", ".join(["%s"] * rows.width)
-    names = _names(connection, table, rows.columns)
-    connection.exec_driver_sql(f"{verb} INTO {table.name} ({names}) VALUES ({marks})", rows.rows())
+def _replace(
+    connection: Connection, table: sa.Table, rows: pl.DataFrame, stamp: Mapping[str, int | str]
+) -> None:
+    marks = ", ".join(["%s"] * (len(stamp) + rows.width))
+    names = _names(connection, table, [*stamp, *rows.columns])
+    bound = [(*stamp.values(), *row) for row in _as_text(rows).iter_rows()]
+    verb = "REPLACE"
+    connection.exec_driver_sql(f"{verb} INTO {table.name} ({names}) VALUES ({marks})", bound)
 
 
 def _names(connection: Connection, table: sa.Table, names: Iterable[str]) -> str:
@@ -267,7 +281,14 @@ def loads_files(connection: Connection) -> bool:
     return bool(connection.exec_driver_sql("SELECT @@local_infile").scalar())
 
 
-def _load(connection: Connection, table: sa.Table, text: Listed, *, new: bool) -> None:
+def _load(
+    connection: Connection,
+    table: sa.Table,
+    text: Listed,
+    stamp: Mapping[str, int | str],
+    *,
+    new: bool,
+) -> None:
     with tempfile.TemporaryDirectory(prefix="bentley-load-") as folder:
         path = Path(folder) / "rows.csv"
         with path.open("wb") as file:
@@ -275,13 +296,15 @@ def _load(connection: Connection, table: sa.Table, text: Listed, *, new: bool) -
         # the driver reads a percent sign as one of its marks
         place = path.as_posix().replace("'", "''").replace("%", "%%")
         quote = connection.dialect.identifier_preparer.quote
-        fixed = ", ".join(f"{quote(name)} = {value}" for name, value in text.shared.items())
+        filled = text.shared | dict.fromkeys(stamp, "%s")
+        fixed = ", ".join(f"{quote(name)} = {value}" for name, value in filled.items())
         # Without a word, a row whose key is there is left out with a warning.
         for verb in ("", "REPLACE ") if new else ("REPLACE ",):
             connection.exec_driver_sql(
                 f"LOAD DATA LOCAL INFILE '{place}' {verb}INTO TABLE {table.name} "
                 "CHARACTER SET utf8mb4 FIELDS TERMINATED BY ',' LINES TERMINATED BY '\\n' "
-                f"({_names(connection, table, text.names)})" + (f" SET {fixed}" if fixed else "")
+                f"({_names(connection, table, text.names)})" + (f" SET {fixed}" if fixed else ""),
+                tuple(stamp.values()),
             )
             # With LOCAL the server turns a bad cell into a warning and stores something else.
             warnings = connection.exec_driver_sql("SHOW WARNINGS LIMIT 3").all()

@@ -29,36 +29,41 @@ class Gap:
         return self.last_open + intervals.millis(self.interval)
 
 
+def _of_series(table: sa.Table) -> list[sa.ColumnElement[bool]]:
+    return [table.c[name] == sa.bindparam(name) for name in ("symbol", "interval")]
+
+
+# Made once: see the ledger's.
+_OPENED = binance_ohlcv.c.open_time
+_BARS = sa.select(binance_ohlcv).where(*_of_series(binance_ohlcv))
+_BEFORE = _BARS.where(sa.bindparam("first_open") > _OPENED)
+_AFTER = _BARS.where(sa.bindparam("last_open") < _OPENED)
+_NEIGHBOURS = sa.select(
+    _BEFORE.with_only_columns(sa.func.max(_OPENED)).scalar_subquery(),
+    _AFTER.with_only_columns(sa.func.min(_OPENED)).scalar_subquery(),
+)
+_FORGET = gaps.delete().where(
+    *_of_series(gaps),
+    gaps.c.first_open > sa.bindparam("first"),
+    gaps.c.first_open < sa.bindparam("last"),
+)
+
+
 def record(connection: Connection, touched: Range, *, batch_id: int) -> None:
     """Derive the gaps again around the bars that a batch touched."""
     step = intervals.millis(touched.interval)
-    c = binance_ohlcv.c
-    series = (c.symbol == touched.symbol, c.interval == touched.interval)
-    before = connection.scalar(
-        sa.select(sa.func.max(c.open_time)).where(*series, c.open_time < touched.first_open)
-    )
-    after = connection.scalar(
-        sa.select(sa.func.min(c.open_time)).where(*series, c.open_time > touched.last_open)
-    )
+    before, after = connection.execute(_NEIGHBOURS, vars(touched)).one()
     first = touched.first_open if before is None else before
     last = touched.last_open if after is None else after
     found = _holes(connection, touched, first, last)
-    g = gaps.c
-    connection.execute(
-        gaps.delete().where(
-            g.symbol == touched.symbol,
-            g.interval == touched.interval,
-            g.first_open > first,
-            g.first_open < last,
-        )
-    )
+    series = {"symbol": touched.symbol, "interval": touched.interval}
+    connection.execute(_FORGET, {**series, "first": first, "last": last})
     if found:
         connection.execute(
             gaps.insert(),
             [
                 {
-                    "symbol": touched.symbol,
-                    "interval": touched.interval,
+                    **series,
                     "first_open": previous + step,
                     "last_open": opened - step,
                     "bars": (opened - previous) // step - 1,

@@ -37,6 +37,30 @@ RUNNING = "running"
 COMMITTED = "committed"
 FAILED = "failed"
 
+# Made once, for a bulk of rows does each again and again, and to put them together takes longer
+# than to do them.
+_ADD = (
+    batches.update()
+    .where(batches.c.id == sa.bindparam("batch"), batches.c.status == RUNNING)
+    .values(
+        {
+            f"rows_{what}": batches.c[f"rows_{what}"] + sa.bindparam(what)
+            for what in ("read", "written", "news", "rejected")
+        }
+    )
+)
+_FIRST, _LAST = (sa.bindparam(f"_{end}_open", type_=sa.BigInteger()) for end in ("first", "last"))
+_R = batch_ranges.c
+_WIDEN = (
+    batch_ranges.update()
+    .where(*(_R[name] == sa.bindparam(f"_{name}") for name in ("batch_id", "symbol", "interval")))
+    .values(
+        first_open=sa.case((_R.first_open < _FIRST, _R.first_open), else_=_FIRST),
+        last_open=sa.case((_R.last_open > _LAST, _R.last_open), else_=_LAST),
+        rows=_R.rows + sa.bindparam("_rows"),
+    )
+)
+
 
 @dataclass(frozen=True)
 class Range:
@@ -147,17 +171,8 @@ def add(  # a chunk of rows and its counts are one transaction
     Raises RetriableError for one that is closed: its consumers may have taken it, and would
     never hear of more. That happens to a process whose lock a restarted server has dropped.
     """
-    counted = connection.execute(
-        batches.update()
-        .where(batches.c.id == batch_id, batches.c.status == RUNNING)
-        .values(
-            rows_read=batches.c.rows_read + read,
-            rows_written=batches.c.rows_written + written,
-            rows_news=batches.c.rows_news + news,
-            rows_rejected=batches.c.rows_rejected + rejected,
-        )
-    )
-    if not counted.rowcount:
+    more = {"read": read, "written": written, "news": news, "rejected": rejected}
+    if not connection.execute(_ADD, {"batch": batch_id, **more}).rowcount:
         raise _taken_over(batch_id)
     for piece in ranges:
         _widen(connection, batch_id, piece)
@@ -168,21 +183,9 @@ def _taken_over(batch_id: int) -> RetriableError:
 
 
 def _widen(connection: Connection, batch_id: int, piece: Range) -> None:
-    c = batch_ranges.c
-    key = (c.batch_id == batch_id, c.symbol == piece.symbol, c.interval == piece.interval)
-    found = connection.execute(sa.select(c.first_open, c.last_open).where(*key)).first()
-    if found is None:
+    widened = {f"_{name}": value for name, value in vars(piece).items()}
+    if not connection.execute(_WIDEN, {"_batch_id": batch_id, **widened}).rowcount:
         connection.execute(batch_ranges.insert().values(batch_id=batch_id, **vars(piece)))
-        return
-    connection.execute(
-        batch_ranges.update()
-        .where(*key)
-        .values(
-            first_open=min(found.first_open, piece.first_open),
-            last_open=max(found.last_open, piece.last_open),
-            rows=c.rows + piece.rows,
-        )
-    )
 
 
 def close(

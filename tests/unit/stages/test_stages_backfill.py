@@ -15,7 +15,7 @@ import zstandard
 from archive_support import half, line, lines, ms, put, served, sign, spoiled, status
 from bentley.domain.bars import FIELDS, checksum
 from bentley.domain.errors import ConfigurationError, DataError, FatalError, RetriableError
-from bentley.sources import archives
+from bentley.sources import archive_rows
 from bentley.stages import backfill as stage
 from bentley.stages import intake, positions
 from bentley.stages.backfill import backfill
@@ -278,7 +278,7 @@ def test_small_batches_give_the_same_tables_and_let_a_sync_in_between(
 
 def test_a_run_that_dies_anywhere_goes_on_where_it_was(given, warehouse, monkeypatch):
     """In the middle of an archive, between archives, and before a batch is closed."""
-    monkeypatch.setattr("bentley.sources.archives.BLOCK_BYTES", 20_000)
+    monkeypatch.setattr("bentley.sources.archive_rows.BLOCK_BYTES", 20_000)
     monkeypatch.setattr(stage, "_FIRST_BYTES", 20_000)
     real, died = bulk.write, []
 
@@ -327,14 +327,14 @@ def test_a_position_moves_with_its_batch_and_not_before(given, warehouse, monkey
 
 
 def test_few_pieces_are_there_at_once_however_slow_the_database_is(given, monkeypatch):
-    monkeypatch.setattr(archives, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(archive_rows, "BLOCK_BYTES", 20_000)
     monkeypatch.setattr(stage, "_FIRST_BYTES", 20_000)
-    parsed, upsert = archives._parsed, bars.upsert
+    parsed, upsert = archive_rows._piece, bars.upsert
     read, written, most = [], [], []
 
-    def parsing(*given):
+    def parsing(*given, **more):
         read.append(1)
-        return parsed(*given)
+        return parsed(*given, **more)
 
     def writing(*given, **more):
         time.sleep(0.2)
@@ -342,7 +342,7 @@ def test_few_pieces_are_there_at_once_however_slow_the_database_is(given, monkey
         written.append(1)
         return upsert(*given, **more)
 
-    monkeypatch.setattr(archives, "_parsed", parsing)
+    monkeypatch.setattr(archive_rows, "_piece", parsing)
     monkeypatch.setattr(bars, "upsert", writing)
     backfill(given())
     assert len(read) == len(written) > 8
@@ -386,7 +386,7 @@ def test_a_server_takes_pieces_at_once_and_commits_them_in_their_order(
 def test_bars_that_an_archive_repeats_are_written_one_after_the_other(
     given, warehouse, place, monkeypatch
 ):
-    monkeypatch.setattr(archives, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(archive_rows, "BLOCK_BYTES", 20_000)
     monkeypatch.setattr(stage, "_FIRST_BYTES", 20_000)
     month = lines("2023-12-01", "2024-01-01")
     put(place, "2023-12", month + "".join(reversed(month.splitlines(keepends=True))))
@@ -454,7 +454,7 @@ def test_the_log_stays_short_and_no_file_open_however_it_ends(given, opened, pla
     if opened.warehouse_url is not None:
         pytest.skip("a server has its own log")
     monkeypatch.setattr(intake, "_LOG_PAGES", 50)
-    monkeypatch.setattr("bentley.sources.archives.BLOCK_BYTES", 20_000)
+    monkeypatch.setattr("bentley.sources.archive_rows.BLOCK_BYTES", 20_000)
     monkeypatch.setattr(stage, "_FIRST_BYTES", 20_000)
     put(place, "2024-03", lines("2024-03-01", "2024-03-05", interval="1m"), interval="1m")
     name, sizes = opened.home / "mansa_bot.db-wal", []
