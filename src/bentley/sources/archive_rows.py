@@ -22,8 +22,8 @@ from bentley.domain.bars import DECIMAL, DECIMALS, FIELDS, INTEGERS, PRECISION, 
 from bentley.domain.errors import DataError
 from bentley.sources.archives import Archive
 
-BLOCK_BYTES = 9 << 19
-"""So much of an archive's text is read at once: a month of minutes, as a rule."""
+BLOCK_BYTES = 1 << 21
+"""So much of an archive's text is read at once: half a month of minutes, as a rule."""
 
 _CELLS = (*FIELDS[2:], "ignore")
 _BEYOND = "beyond"
