@@ -56,8 +56,8 @@ BAR_SCHEMA = pl.Schema(
 )
 """Bars that passed every check; times in UTC milliseconds."""
 
-NO_REJECTS = RAW_SCHEMA.to_frame().with_columns(reason=pl.lit(None, pl.String))
-"""What is rejected where nothing is."""
+NO_REJECTS = pl.Schema({**RAW_SCHEMA, "reason": pl.String()}).to_frame()
+"""What is rejected where nothing is; without computing, which would start threads at the import."""
 
 SUPERSEDED = "an earlier version of a key that was repeated"
 """Why a row is rejected that only came before a better one of its key."""
@@ -67,6 +67,7 @@ SYMBOL_LENGTH = 32
 
 # [0-9] and not \d, which knows the digits of every script.
 _MS_DIGITS = 13
+_SYMBOL = rf"^\S{{1,{SYMBOL_LENGTH}}}$"
 _TIME = r"^([0-9]{1,13}|[0-9]{16}|[0-9]{19})$"
 _COUNT = r"^[0-9]{1,18}$"
 _DECIMAL = r"^-?[0-9]+(\.[0-9]+)?$"
@@ -129,8 +130,9 @@ def sound(read: pl.DataFrame, *, now: int) -> pl.DataFrame | None:
     `read` has FIELDS in their types, every cell of a size that its column takes. Returns None
     where any is wrong, or not behind the one before: `sift` tells what to make of such rows.
     """
-    faulty = pl.any_horizontal(rule for rule, _ in _value_rules()).any()
-    return _closed(read, now) if read.select(~faulty & _in_order()).item() else None
+    faulty = pl.any_horizontal(rule.fill_null(value=True) for rule, _ in _value_rules()).any()
+    named = pl.col("symbol").first().str.contains(_SYMBOL)
+    return _closed(read, now) if read.select(~faulty & _in_order() & named).item() else None
 
 
 def _closed(frame: pl.DataFrame, now: int | pl.Series) -> pl.DataFrame:
@@ -163,7 +165,7 @@ def _readable() -> list[pl.Expr]:
         *(c(name).str.contains(_FITS) for name in DECIMALS),
         *(c(name).str.contains(_TIME) for name in ("open_time", "close_time")),
         c("trades").str.contains(_COUNT),
-        c("symbol").str.contains(rf"^\S{{1,{SYMBOL_LENGTH}}}$"),
+        c("symbol").str.contains(_SYMBOL),
         c("interval").is_in(list(intervals.MILLIS)),
     ]
 

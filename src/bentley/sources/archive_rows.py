@@ -23,7 +23,7 @@ from bentley.domain.errors import DataError
 from bentley.sources.archives import Archive
 
 BLOCK_BYTES = 1 << 21
-"""So much of an archive's text is read at once: half a month of minutes, as a rule."""
+"""So much of an archive's text is read at once: ten to fifteen days of minutes."""
 
 _CELLS = (*FIELDS[2:], "ignore")
 _BEYOND = "beyond"
@@ -40,7 +40,7 @@ _PLAIN_TYPES = {
     for name in _CELLS
 }
 _LAST_MS = 10**13 - 1
-_NO_CELL = "\x1f"
+_NO_CELL = b"\x1f"
 
 
 class Piece(NamedTuple):
@@ -57,8 +57,8 @@ class Piece(NamedTuple):
 def pieces(file: Path, archive: Archive, *, sizes: Iterator[int] | None = None) -> Iterator[Piece]:
     """Read an archive as a stream, in pieces of `sizes` (BLOCK_BYTES each) bytes of text.
 
-    A header line is left out. What a published archive holds has ended by its own end, whatever
-    any clock says. Raises DataError for a file that is no such archive.
+    A header line is left out. What ends within an archive is closed, whatever any clock says; a
+    week that reaches beyond its month is not, for it may have been published before. Raises DataError for a file that is no such archive.
     """
     sizes = sizes or repeat(BLOCK_BYTES)
     try:
@@ -120,7 +120,9 @@ def _plain(block: bytes, archive: Archive) -> pl.DataFrame | None:
     To read a line as one cell and hold it against one pattern takes a quarter of what it takes to
     make twelve texts of it and look at each.
     """
-    lines = _csv(block, {"line": pl.String}, separator=_NO_CELL)
+    if _NO_CELL in block:
+        return None
+    lines = _csv(block, {"line": pl.String}, separator=_NO_CELL.decode())
     plain = pl.col("line").str.contains(_PLAIN_LINE).fill_null(value=False)
     if not lines.select(plain.all()).item():
         return None

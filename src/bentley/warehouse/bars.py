@@ -17,7 +17,7 @@ from bentley.warehouse.ledger import Range, now_ms
 from bentley.warehouse.schema import batches, binance_ohlcv
 
 _COLUMNS = (*FIELDS, "is_closed")
-_NOTHING = BAR_SCHEMA.to_frame().with_columns(batch_id=pl.lit(None, pl.Int64))
+_NOTHING = pl.Schema({**BAR_SCHEMA, "batch_id": pl.Int64()}).to_frame()
 
 # Made once: see the ledger's.
 _C = binance_ohlcv.c

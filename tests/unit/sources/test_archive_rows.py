@@ -95,7 +95,9 @@ def test_what_the_exchange_writes_goes_the_quick_way():
 @pytest.mark.parametrize(
     ("changes", "rejected"),
     [
-        ({"volume": "1.123456789"}, 1),
+        ({"quote_volume": "1.123456789"}, 1),
+        ({"volume": "1\x1f8"}, 1),
+        ({"ignore": "0\x1f"}, 0),
         ({"volume": "5.1230000000000"}, 0),  # more places than columns, but nothing in them
         ({"taker_buy_quote_volume": "-0"}, 0),
         ({"volume": "0005.5"}, 0),
@@ -118,7 +120,7 @@ def test_what_the_exchange_writes_goes_the_quick_way():
         ({"open_time": f"{MARCH.start}0"}, 1),
         ({"open_time": f"{MARCH.start}999"}, 0),
         ({"open_time": f"{MARCH.start}999999"}, 0),
-        ({"open_time": f"0{MARCH.start}"}, 1),
+        ({"open_time": f"000{MARCH.start}", "close_time": f"000{MARCH.start + 3_599_999}"}, 1),
         ({"close_time": str(MARCH.start - 1)}, 1),
         ({"close_time": f"{MARCH.start + 3_599_999}999"}, 0),
         ({"ignore": "anything"}, 0),
@@ -148,28 +150,59 @@ def test_a_repeated_bar_and_one_out_of_order_are_told():
     assert (twice.bars.height, twice.rejected.height, twice.read) == (1, 0, 2)
 
 
-NUMBERS = st.one_of(
+@pytest.mark.parametrize("beyond", [MARCH.start - 3_600_000, MARCH.end])
+def test_a_bar_outside_its_archive_is_told(beyond):
+    plain = lines("2024-03-01", "2024-03-02")
+    block = (line(beyond) + plain if beyond < MARCH.start else plain + line(beyond)).encode()
+    assert alike(block) is None
+    piece = archive_rows._piece(block, MARCH, last=True)
+    assert piece.bars.height == 24
+    assert piece.rejected["reason"][0].endswith("lies outside the archive 2024-03")
+
+
+def test_a_week_beyond_the_end_of_its_month_is_not_closed():
+    april = Archive("BTCUSDT", "1w", date(2024, 4, 1), monthly=True)
+    block = lines("2024-04-22", "2024-05-06", interval="1w").encode()
+    quick = archive_rows._plain(block, april)
+    assert quick["is_closed"].to_list() == [True, False]
+    assert quick.equals(archive_rows._told(block, april, last=True).bars)
+
+
+def test_an_archive_of_plain_lines_is_never_cut_into_cells(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive_rows, "_told", None)
+    assert read(put(tmp_path, "2024-03", lines("2024-03-01", "2024-03-02")))[0].height == 24
+
+
+@pytest.mark.parametrize(("symbol", "interval"), [("BTCUSDT", "1M"), ("A B", "1h")])
+def test_a_series_that_no_table_takes_is_refused_with_its_reason(symbol, interval):
+    archive = Archive(symbol, interval, date(2024, 3, 1), monthly=True)
+    piece = archive_rows._piece(lines("2024-03-01", "2024-03-02").encode(), archive, last=True)
+    assert (piece.bars.height, piece.rejected.height) == (0, 24)
+
+
+DECIMALS = st.decimals("0.00000001", "99999999999", places=8).map("{:f}".format)
+WHOLE = st.integers(0, 10**18 - 1).map(str)
+ODD = st.one_of(
     st.from_regex(r"[0-9]{1,22}(\.[0-9]{1,10})?", fullmatch=True),
-    st.decimals("0.00000001", "99999999999", places=8).map(str),
     st.sampled_from(["0", "1", "0.1", "", ".", "1.", "-1", "1e5", "nan", "\u0661", "1 "]),
 )
+CELLS = ("open", "quote_volume", "taker_buy_quote_volume", "trades")
 
 
-@given(st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=5))
-def test_both_ways_agree_on_any_number(drawn):
+@given(
+    st.lists(st.tuples(DECIMALS, DECIMALS, DECIMALS, WHOLE), min_size=1, max_size=5),
+    st.none() | st.tuples(st.integers(0, 4), st.sampled_from(CELLS), ODD),
+)
+def test_both_ways_agree_on_any_number(drawn, spoiled):
+    rows = [dict(zip(CELLS, cells, strict=True)) for cells in drawn]
+    if spoiled is not None:
+        at, name, cell = spoiled
+        rows[at % len(rows)][name] = cell
     body = "".join(
-        line(
-            MARCH.start + at * 3_600_000,
-            open=price,
-            close=price,
-            high="99999999999999999999.99999999",
-            quote_volume=quote,
-            taker_buy_quote_volume=taken,
-            trades=trades,
-        )
-        for at, (price, quote, taken, trades) in enumerate(drawn)
+        line(MARCH.start + at * 3_600_000, high="9" * 20, **cells) for at, cells in enumerate(rows)
     )
-    alike(body.encode())
+    quick = alike(body.encode())
+    assert quick is not None or spoiled is not None
 
 
 @given(st.integers(1, 10**28 - 1), st.integers(0, 8))
