@@ -12,6 +12,7 @@ setup: .venv/.installed ## Make .venv from the locked dependencies
 
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "Bentley needs Python 3.11, 3.12 or 3.13, and %s is %d.%d: run make PYTHON=python3.12" % (sys.executable, *v))'
+	@echo "Making .venv from the locked packages: some minutes, 1.6 GB"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

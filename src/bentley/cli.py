@@ -51,7 +51,10 @@ class Selection:
         list[str] | None,
         Parameter(consume_multiple=True, negative="", help="Bar intervals, like 1h."),
     ] = None
-    since: Annotated[str | None, Parameter(help="First open time, UTC, inclusive.")] = None
+    since: Annotated[
+        str | None,
+        Parameter(help="First open time, UTC, inclusive: 2024-01-31, or 2024-01-31T12:00."),
+    ] = None
     until: Annotated[str | None, Parameter(help="End of the open times, UTC, exclusive.")] = None
 
     @property
@@ -100,6 +103,8 @@ def run(
     settings = selection.settings()
     with terminating_signals() as signals:
         try:
+            if replay is None:
+                screen.say("looking for the exchange")
             with chosen(settings, replay) as choice:
                 screen.say(choice.notice)
                 with services(
@@ -158,10 +163,18 @@ def backfill(
 ) -> int:
     """Load history in bulk from the exchange's monthly and daily archives.
 
+    Without --since all that is published is loaded. What is stored already is passed over, so a
+    run that was stopped goes on where it was. Exit 0: all was read. 1: some archive could not be;
+    the others are loaded. 2: there is no archive at all, or an option is wrong.
+
+    For example: bentley backfill --symbols BTCUSDT --interval 1m --since 2017-08-17
+
     Parameters
     ----------
     archive
-        A folder or a site laid out as the exchange's own archive (BENTLEY_ARCHIVE).
+        A folder or a site laid out as the exchange's own archive, like
+        data/spot/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2024-01.zip with its .CHECKSUM beside it
+        (BENTLEY_ARCHIVE; the public archive by default).
     gaps
         Read only the archives that may fill recorded gaps.
     """
@@ -268,6 +281,33 @@ def data_verify(
     found = data_audit.audit(selection.settings(), every=not selection.given, seed=seed)
     screen.result(found.to_dict(), lambda: screen.checks(found.checks))
     return EXIT_OK if found.held else EXIT_FAILURE
+
+
+@data.command(name="rejected")
+def data_rejected(
+    *,
+    selection: Selection = _ALL,
+    batch: int | None = None,
+    limit: int = 20,
+    json: AsJson = False,
+) -> int:
+    """List the rows that were refused, newest first: why, and with --json what they held.
+
+    Parameters
+    ----------
+    batch
+        Only those that this batch was the first to find.
+    limit
+        So many at most.
+    """
+    from bentley.console import Screen  # noqa: PLC0415
+    from bentley.stages import rejects as stage  # noqa: PLC0415
+
+    screen = Screen(as_json=json)
+    every = not (selection.symbols or selection.interval)
+    found = stage.rejects(selection.settings(), limit=limit, every=every, batch_id=batch)
+    screen.result(found.to_dict(), lambda: screen.rejects(found))
+    return EXIT_OK
 
 
 @app.command

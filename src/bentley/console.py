@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bentley import output
-from bentley.domain.clock import iso
+from bentley.domain.clock import MS_DIGITS, in_ms, iso
+from bentley.domain.words import counted
 
 if TYPE_CHECKING:  # a command loads what it shows of its own stage, and of no other
     from bentley.knime.engine import Lack, RunResult
@@ -25,12 +26,14 @@ if TYPE_CHECKING:  # a command loads what it shows of its own stage, and of no o
     from bentley.stages.backfill import Progress as Loaded
     from bentley.stages.data_status import Status
     from bentley.stages.follow import StageState
+    from bentley.stages.rejects import Rejects
     from bentley.stages.report import StageReport
     from bentley.stages.stock_run import Outcome
     from bentley.stages.table_checks import Check
     from bentley.stages.verify import Verification
 
 _SECONDS_BETWEEN_LINES = 5.0
+_MARKS = {True: ("held", "green"), False: ("FAILED", "red"), None: ("unknown", "yellow")}
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "waiting": "dim"}
 
 
@@ -120,8 +123,9 @@ class Screen:
 
     def stage(self, report: StageReport) -> None:
         """Show what a stage did."""
+        failed = f", but {counted(len(report.failures), 'failure')}" if report.failures else ""
         head = f"{report.stage} ({report.engine}, origin {report.origin}): {report.status}"
-        self.say(head)
+        self.say(head + failed)
         if report.batch_id is not None:
             self.say(f"  batch {report.batch_id}: {report.summary}")
         if "archives" in report.details:
@@ -130,7 +134,7 @@ class Screen:
         if report.series:
             table = _table("symbol", "interval", "bars", "first", "last", "gaps")
             for one in report.series:
-                gaps = f"{one['gaps']} ({one['missing_bars']} bars)" if one["rows"] else "-"
+                gaps = _gaps(one["gaps"], one["missing_bars"]) if one["rows"] else "-"
                 table.add_row(
                     one["symbol"],
                     one["interval"],
@@ -142,6 +146,10 @@ class Screen:
             self.console.print(table)
         for failure in report.failures:
             self.say(f"  failed: {failure['message']}")
+        for reject in report.rejects:
+            self.say(f"  rejected: {_named(**reject)}")
+        if report.rows_rejected:
+            self.say("  `bentley data rejected` lists what was ever rejected")
         for run in report.details.get("runs", ()):
             self.say(f"  {run['url']}")
 
@@ -173,9 +181,22 @@ class Screen:
 
     def checks(self, checks: Iterable[Check]) -> None:
         """Show whether each check held, and what was seen."""
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column()
+        table.add_column(overflow="fold")
         for check in checks:
-            mark = Text("held  " if check.held else "FAILED", "green" if check.held else "red")
-            self.console.print(Text.assemble(mark, f"  {check.name}: {check.detail}"))
+            table.add_row(Text(*_MARKS[check.held]), Text(f"{check.name}: {check.detail}"))
+        self.console.print(table)
+
+    def rejects(self, found: Rejects) -> None:
+        """List rows that were refused."""
+        for one in found.rows:
+            key = _named(one.symbol, one.interval, one.open_time)
+            since = "" if one.stands is not False else "; a good row has taken its place since"
+            self.say(f"{key} ({one.stage}, batch {one.batch_id}{since})")
+            self.say(f"  {one.reason}")
+        shown = f", the newest {len(found.rows)} above" if found.count > len(found.rows) else ""
+        self.say(f"{counted(found.count, 'rejected row')}{shown} (origin {found.origin})")
 
     def data_status(self, found: Status) -> None:
         """Show the series stored, and where they are drawn."""
@@ -189,20 +210,23 @@ class Screen:
         self.say(f"by day: {found.picture} (origin {found.origin})")
 
     def _series(self, found: Status) -> None:
-        table = _table("symbol", "interval", "bars", "first", "last", "gaps", "age", "sources")
+        table = _table("series", "bars", "first", "last", "gaps", "age")
+        by_source: dict[str, list[str]] = {}
         for one in found.series:
             age = one["freshness_hours"] if one["rows"] else None
+            series = f"{one['symbol']} {one['interval']}"
+            by_source.setdefault(", ".join(one["sources"]) or "nowhere", []).append(series)
             table.add_row(
-                one["symbol"],
-                one["interval"],
+                series,
                 str(one["rows"]),
                 _short(one.get("first")),
                 _short(one.get("last")),
                 str(one.get("gaps", "-")),
                 "-" if age is None else f"{age:.1f} h",
-                ", ".join(one["sources"]) or "-",
             )
         self.console.print(table)
+        for sources, names in by_source.items():
+            self.console.print(f"from {sources}: {', '.join(names)}", markup=False)
         if found.exchange_time is None:
             self.say("the exchange can't be reached: the age of the bars is unknown")
 
@@ -231,7 +255,7 @@ class Screen:
                 str(one.rows),
                 _short(iso(one.first_open)),
                 _short(iso(one.last_open)),
-                f"{one.gaps} ({one.missing_bars} bars)",
+                _gaps(one.gaps, one.missing_bars),
             )
         self.console.print(table)
 
@@ -258,6 +282,21 @@ class Screen:
         self.say(f"  Airflow    {summary.addresses['airflow']}  (admin / admin)")
         self.say(f"  MLflow     {summary.addresses['mlflow']}")
         self.say(f"  warehouse  {summary.addresses['warehouse']}")
+
+
+def _gaps(count: int, missing: int) -> str:
+    return f"{count} ({counted(missing, 'bar')})"
+
+
+def _named(
+    symbol: str | None, interval: str | None, open_time: str | None, reason: str | None = None
+) -> str:
+    """Name a row by its key, whose cells may be of any kind, and say what is wrong with it."""
+    time = in_ms(open_time)
+    if isinstance(time, str) and time.isdecimal() and len(time) == MS_DIGITS:
+        time = _short(iso(int(time)))
+    key = " ".join(str(cell) for cell in (symbol, interval, time) if cell is not None)
+    return f"{key or 'a row without a key'}" + (f": {reason}" if reason else "")
 
 
 def _short(time: str | None) -> str:

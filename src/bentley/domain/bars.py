@@ -15,6 +15,7 @@ from typing import NamedTuple
 import polars as pl
 
 from bentley.domain import buffers, intervals
+from bentley.domain.clock import MS_DIGITS
 
 PRECISION = 28
 SCALE = 8
@@ -66,7 +67,6 @@ SYMBOL_LENGTH = 32
 """Characters that the column of a symbol takes."""
 
 # [0-9] and not \d, which knows the digits of every script.
-_MS_DIGITS = 13
 _SYMBOL = rf"^\S{{1,{SYMBOL_LENGTH}}}$"
 _TIME = r"^([0-9]{1,13}|[0-9]{16}|[0-9]{19})$"
 _COUNT = r"^[0-9]{1,18}$"
@@ -153,7 +153,7 @@ def _typed(name: str) -> pl.Expr:
     if name == "trades":
         return column.cast(pl.Int64)
     if name in INTEGERS:  # more digits are micro- or nanoseconds: cut, not rounded
-        return column.str.slice(0, _MS_DIGITS).cast(pl.Int64)
+        return column.str.slice(0, MS_DIGITS).cast(pl.Int64)
     return column
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from bentley.domain.errors import ConfigurationError
 
+MS_DIGITS = 13
 _EPOCH_UNITS = {9: 0, 10: 0, 12: 3, 13: 3, 15: 6, 16: 6, 18: 9, 19: 9}
 """By the number of digits: seconds, milli-, micro- or nanoseconds, from 1973-03-03 to 2286-11-20.
 
@@ -42,3 +44,10 @@ def iso(millis: int | None) -> str:
     moment = datetime.fromtimestamp(millis // 1000, tz=UTC)
     fraction = f".{millis % 1000:03d}" if millis % 1000 else ""
     return moment.strftime("%Y-%m-%dT%H:%M:%S") + fraction + "Z"
+
+
+def in_ms(time: object) -> object:
+    """Cut a text that has the digits of micro- or nanoseconds; anything else is as it was."""
+    if isinstance(time, str) and re.fullmatch("[0-9]{16}|[0-9]{19}", time):
+        return time[:MS_DIGITS]
+    return time

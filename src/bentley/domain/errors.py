@@ -17,6 +17,14 @@ EXIT_FAILURE = 1
 EXIT_USAGE = 2
 
 
+def described(error: BaseException) -> str:
+    """Name an error's kind and what it says; one that someone asked for is no error of a kind."""
+    said = str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return f"stopped by {said or 'Ctrl-C'}"
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 class BentleyError(Exception):
     """Root of every error that Bentley raises on purpose."""
 

@@ -185,7 +185,7 @@ def services(
             _start_mlflow(settings, group)
         say("preparing Airflow's database")
         airflow_db.migrate(env)
-        say("starting Airflow and MLflow")
+        say("starting Airflow and MLflow: half a minute, longer at the first start")
         for name, argv in airflow.components():
             group.start(name, argv, env=env, cwd=ROOT)
         _wait(settings, group, own_mlflow=own_mlflow)

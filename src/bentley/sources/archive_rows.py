@@ -26,7 +26,6 @@ BLOCK_BYTES = 1 << 21
 """So much of an archive's text is read at once: ten to fifteen days of minutes."""
 
 _CELLS = (*FIELDS[2:], "ignore")
-_BEYOND = "beyond"
 
 _PLAIN_CELLS = {
     **dict.fromkeys(INTEGERS, "[0-9]{1,18}"),
@@ -155,24 +154,29 @@ def _told(block: bytes, archive: Archive, *, last: bool) -> Piece:
 
 def _cells(block: bytes, archive: Archive) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Cut lines into cells: rows in RAW_SCHEMA, and those of a wrong shape with a `reason`."""
-    cells = _csv(
-        block,
-        dict.fromkeys((*_CELLS, _BEYOND), pl.String),
-        missing_columns="insert",
-        extra_columns="ignore",
-        truncate_ragged_lines=True,
+    texts = block.decode("utf-8", errors="replace").split("\n")
+    lines = pl.Series(
+        "line", [text.removesuffix("\r") for text in texts if text not in {"", "\r"}], pl.String
     )
+    # The last cell is no part of a bar; it takes in what a line that is too long has behind it.
+    cut = lines.str.splitn(",", len(_CELLS)).struct.rename_fields(list(_CELLS)).struct.unnest()
     series = {"symbol": pl.lit(archive.symbol), "interval": pl.lit(archive.interval)}
-    found = cells.with_columns(**series).select(*FIELDS, _BEYOND)
+    found = cut.with_columns(pl.when(pl.all() != "").then(pl.all()).name.keep(), **series)
     # the first 13 digits are milliseconds, whatever follows them
     opened = pl.col("open_time").str.slice(0, 13).cast(pl.Int64, strict=False)
     reason = pl.coalesce(
-        pl.when(pl.col(_BEYOND).is_not_null()).then(pl.lit("the line has more than 12 cells")),
+        pl.when(pl.col("ignore").str.contains(",", literal=True)).then(
+            pl.format("the line has more than 12 cells, from the 12th on {}", "ignore")
+        ),
         pl.when(~opened.is_between(archive.start, archive.end - 1)).then(
-            pl.format("open_time {} lies outside the archive " + archive.label, "open_time")
+            pl.format(
+                f"open_time {{}} ({{}}) lies outside the archive {archive.label}",
+                "open_time",
+                pl.from_epoch(opened, "ms").dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            )
         ),
     )
-    marked = found.with_columns(reason=reason).drop(_BEYOND)
+    marked = found.with_columns(reason=reason).select(*FIELDS, "reason")
     sound = marked["reason"].is_null()
     return marked.filter(sound).drop("reason"), marked.filter(~sound)
 

@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import SecretStr
 
 from bentley.domain import stocks
-from bentley.domain.errors import RetriableError, UnknownTickerError
+from bentley.domain.errors import RetriableError, UnknownTickerError, described
 from bentley.domain.sessions import day_of
 from bentley.settings import Settings
 from bentley.sources.http import PATIENCE_SECONDS, Server
@@ -138,6 +138,6 @@ class Source:
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             msg = (
                 f"{self.title} answered for {ticker} in another form than it documents: "
-                f"{server.struck(f'{type(error).__name__}: {error}')}"
+                f"{server.struck(described(error))}"
             )
             raise RetriableError(msg) from None

@@ -15,7 +15,13 @@ from dataclasses import replace
 import structlog
 
 from bentley.airbyte.server import CANCELLED, FAILED, AirbyteServer, Job
-from bentley.domain.errors import BentleyError, ConfigurationError, FatalError, RetriableError
+from bentley.domain.errors import (
+    BentleyError,
+    ConfigurationError,
+    FatalError,
+    RetriableError,
+    described,
+)
 from bentley.settings import Settings
 from bentley.sources import exchange
 from bentley.stages import intake, landing
@@ -251,7 +257,7 @@ def recorded(
                     pipeline_runs=pipeline_runs,
                     dag_run=dag_run,
                 )
-            intake.close(warehouse, batch_id, error=f"{type(error).__name__}: {error}")
+            intake.close(warehouse, batch_id, error=described(error))
         raise
 
 

@@ -24,7 +24,7 @@ from sqlalchemy.engine import Connection
 
 from bentley.domain import intervals
 from bentley.domain.bars import Sifted
-from bentley.domain.errors import ConfigurationError, DataError
+from bentley.domain.errors import ConfigurationError, DataError, described
 from bentley.settings import Settings
 from bentley.sources import archive_rows, archives, exchange
 from bentley.sources.archive_rows import Piece
@@ -32,7 +32,7 @@ from bentley.sources.archives import Archives
 from bentley.stages import ahead, positions
 from bentley.stages.archive_plan import SOURCE, Task, failure, plan, state_name
 from bentley.stages.coverage import coverage
-from bentley.stages.intake import Intake, close, close_dead
+from bentley.stages.intake import NAMED_REJECTS, Intake, close, close_dead
 from bentley.stages.reading import Mark, Series
 from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import bars, bulk, ledger, states
@@ -96,6 +96,7 @@ def backfill(
     ConfigurationError where there is no archive at all, RetriableError when the place or the
     database can't be reached, DataError when too many rows are bad.
     """
+    started = time.monotonic()
     place = archives.at(
         settings.archive,
         today=lambda: archives.day_of(exchange.server_time(settings.exchange_url)),
@@ -118,13 +119,11 @@ def backfill(
             series = covered[0].result()
         with warehouse.reading() as connection:
             way = bulk.way(connection)
-    failures = [*planned.failures, *run.failures]
     details = {
         "archives": len(planned.tasks),
         "known": sum(task.known or task.passed for task in planned.tasks),
         "written_by": way,
         "batches": [batch.id for batch in done],
-        "failures": failures,
     }
     return replace(
         of_batch(done[-1], origin=settings.origin),
@@ -132,9 +131,10 @@ def backfill(
         rows_written=sum(batch.rows_written for batch in done),
         rows_news=sum(batch.rows_news for batch in done),
         rows_rejected=sum(batch.rows_rejected for batch in done),
-        seconds=sum(batch.seconds or 0.0 for batch in done),
+        seconds=time.monotonic() - started,
         series=series,
-        failures=tuple(failures),
+        failures=(*planned.failures, *run.failures),
+        rejects=tuple(run.rejects[:NAMED_REJECTS]),
         details=details,
     )
 
@@ -156,6 +156,7 @@ class _Run:
         self.tasks = tasks
         self.progress = progress
         self.failures: list[dict[str, str]] = []
+        self.rejects: list[dict[str, str | None]] = []
         self.archives = self.rows = 0
         self.covered: dict[Series, list[tuple[int, int]]] = {}  # what was read without a hole
 
@@ -199,10 +200,11 @@ class _Run:
                                 stored()
                             known = intake.counted()
                         except BaseException as error:
-                            said = f"{type(error).__name__}: {error}"
+                            said = described(error)
                             _log.warning("stopped: what is stored is counted", batch=batch_id)
                             close(self.warehouse, batch_id, known=intake.seen(), error=said)
                             raise
+                        self.rejects += intake.rejects
                         moved = partial(self._move, batch_id=batch_id)
                         done.append(close(self.warehouse, batch_id, known=known, then=moved))
         return done

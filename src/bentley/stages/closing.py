@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection
 
-from bentley.domain.errors import FatalError
+from bentley.domain.errors import FatalError, described
 from bentley.warehouse import ledger
 from bentley.warehouse.ledger import Batch
 from bentley.warehouse.warehouse import Warehouse
@@ -73,6 +73,6 @@ def counted(
 
 def without_rows(warehouse: Warehouse, batch_id: int, error: BaseException | str) -> None:
     """Close a batch that failed and whose stage writes all or nothing."""
-    said = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    said = error if isinstance(error, str) else described(error)
     with warehouse.writing() as connection:
         ledger.close(connection, batch_id, checksum=None, error=said)

@@ -16,13 +16,14 @@ from bentley.domain import bars as domain_bars
 from bentley.domain import intervals
 from bentley.domain.bars import FIELDS
 from bentley.domain.clock import iso
-from bentley.domain.errors import BentleyError, ConfigurationError
+from bentley.domain.errors import BentleyError, ConfigurationError, RetriableError
+from bentley.domain.words import counted
 from bentley.settings import Settings
 from bentley.sources import exchange
 from bentley.stages import stock_audit
 from bentley.stages.data_status import stored
 from bentley.stages.reading import Series
-from bentley.stages.table_checks import Check, gaps_agree, told
+from bentley.stages.table_checks import Check, compared, gaps_agree, told
 from bentley.warehouse import bars, bulk, ledger
 from bentley.warehouse.ledger import INGEST, Batch
 from bentley.warehouse.processed import Span
@@ -46,9 +47,10 @@ class Audit:
     checks: tuple[Check, ...]
 
     @property
-    def held(self) -> bool:
-        """Whether every check held."""
-        return all(check.held for check in self.checks)
+    def held(self) -> bool | None:
+        """Whether every check held; None where none failed, but some source could not be asked."""
+        found = {check.held for check in self.checks}
+        return False if False in found else None if None in found else True
 
     def to_dict(self) -> dict[str, Any]:
         """Make plain values for JSON."""
@@ -112,7 +114,7 @@ def _batches(connection: Connection) -> Check:
             same += 1
         else:
             wrong.append(f"batch {batch.id} has {found[:16]}, not {str(batch.checksum)[:16]}")
-    detail = f"{same} batches as they were written"
+    detail = f"{counted(same, 'batch', 'batches')} as written"
     if replaced:
         detail += f", {replaced} with bars that later batches have replaced"
     return Check("checksums recomputed are the ledger's", not wrong, told(wrong) or detail)
@@ -166,11 +168,11 @@ def _against_source(
     settings: Settings, samples: dict[Series, list[tuple[int, pl.DataFrame]]]
 ) -> Check:
     """Compare every cell of the sampled bars with what the exchange says of them now."""
-    name = "sampled bars are the exchange's"
     wrong: list[str] = []
-    compared = 0
-    try:
-        for (symbol, interval), windows in samples.items():
+    unasked: list[str] = []
+    count = 0
+    for (symbol, interval), windows in samples.items():
+        try:
             for start, frame in windows:
                 said = {
                     int(row[0]): row
@@ -179,13 +181,17 @@ def _against_source(
                     )
                 }
                 for row in frame.select(_CELLS).iter_rows():
-                    compared += 1
+                    count += 1
                     differing = _differing(row, said.get(row[0]))
                     if differing:
                         wrong.append(f"{symbol} {interval} {iso(row[0])}: {differing}")
-    except BentleyError as error:
-        return Check(name, held=False, detail=f"not compared: {error}")
-    return Check(name, not wrong, told(wrong) or f"{compared} bars compared, cell by cell")
+        except RetriableError as error:  # nor would it answer for the others
+            unasked.append(str(error))
+            break
+        except BentleyError as error:
+            unasked.append(f"{symbol} {interval}: {error}")
+    seen = f"{counted(count, 'bar')} compared, cell by cell"
+    return compared("sampled bars are the exchange's", wrong, unasked, seen)
 
 
 def _differing(ours: Sequence[Any], theirs: Sequence[Any] | None) -> str:

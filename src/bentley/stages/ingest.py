@@ -73,7 +73,14 @@ def sync(
         series = tuple(coverage(warehouse, run.wanted, end=end))
         run.failures += ended(settings, series, known=run.failures)
         failures = [*run.failures, *run.holes]
-        return finished(settings, warehouse, batch_id, series=series, failures=failures)
+        return finished(
+            settings,
+            warehouse,
+            batch_id,
+            series=series,
+            failures=failures,
+            rejects=run.intake.rejects,
+        )
 
 
 class _Run:

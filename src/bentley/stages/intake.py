@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from bentley.domain import bars as domain_bars
 from bentley.domain.bars import Checksum, Sifted
 from bentley.domain.clock import iso
-from bentley.domain.errors import ConfigurationError, DataError
+from bentley.domain.errors import ConfigurationError, DataError, described
 from bentley.settings import Settings
 from bentley.sources import exchange
 from bentley.stages.closing import DEAD, Counted, counted
@@ -27,6 +27,9 @@ from bentley.warehouse.schema import batches
 from bentley.warehouse.warehouse import Warehouse
 
 _LOCK_SECONDS = 900.0
+NAMED_REJECTS = 5
+_KEY_AND_REASON = (*domain_bars.KEY, "reason")
+_LONGEST_CELL = 300
 _LOG_PAGES = BULK_LOG_PAGES  # so long SQLite's log may grow while it is copied beside a writer
 
 _log = structlog.get_logger(__name__)
@@ -54,8 +57,8 @@ class Intake:
         self.max_share = max_share
         self.read = 0
         self.rejected = 0
-        self.first_reason = ""
-        """Why the first bad row was rejected."""
+        self.rejects: list[dict[str, str | None]] = []
+        """The first bad rows, each with its key and its reason."""
         self._last_key = ("", "", -1)
         self._in_order = bulk
         self._checksum = Checksum()
@@ -111,7 +114,8 @@ class Intake:
         self.read += read
         self.rejected += rejected.height
         if rejected.height:
-            self.first_reason = self.first_reason or rejected["reason"][0]
+            more = rejected.select(_KEY_AND_REASON).head(NAMED_REJECTS - len(self.rejects))
+            self.rejects += more.select(pl.all().str.slice(0, _LONGEST_CELL)).to_dicts()
         quarantine.put(connection, rejected, batch_id=self.batch_id, stage=INGEST)
         ledger.add(
             connection,
@@ -171,6 +175,11 @@ class Intake:
         except Exception:  # noqa: BLE001 - it broke off already, and the table tells all
             return None
 
+    @property
+    def first_reason(self) -> str:
+        """Why the first bad row was rejected; empty without one."""
+        return (self.rejects[0]["reason"] or "") if self.rejects else ""
+
     def spoiled(self) -> DataError | None:
         """Return the error where too many of the rows are bad.
 
@@ -196,7 +205,7 @@ def begun(
         try:
             yield warehouse, batch_id
         except BaseException as error:
-            close(warehouse, batch_id, error=f"{type(error).__name__}: {error}")
+            close(warehouse, batch_id, error=described(error))
             raise
 
 
@@ -207,6 +216,7 @@ def finished(
     *,
     series: Sequence[Mapping[str, Any]],
     failures: Sequence[Mapping[str, str]],
+    rejects: Sequence[Mapping[str, str | None]],
     **more: Any,
 ) -> StageReport:
     """Commit a batch on what its table holds, and report it; `more` goes to its details."""
@@ -218,7 +228,13 @@ def finished(
         **more,
     }
     batch = close(warehouse, batch_id, details=details)
-    return of_batch(batch, origin=settings.origin, series=tuple(series), failures=tuple(failures))
+    return of_batch(
+        batch,
+        origin=settings.origin,
+        series=tuple(series),
+        failures=tuple(failures),
+        rejects=tuple(rejects),
+    )
 
 
 def clock(settings: Settings, warehouse: Warehouse, batch_id: int) -> int:

@@ -43,11 +43,11 @@ def verify_and_report(
     text = report(chain, found, shares)
     picture = _picture(
         chain,
-        [(check.name, check.held, check.detail) for check in found.checks],
+        [(check.name, bool(check.held), check.detail) for check in found.checks],
         f"origin: {found.origin}; exchange time {iso(found.exchange_time)}",
     )
     metrics = {
-        "checks_held": sum(check.held for check in found.checks),
+        "checks_held": sum(bool(check.held) for check in found.checks),
         "checks_failed": sum(not check.held for check in found.checks),
         "bars": sum(one.rows for one in found.series),
         "bars_processed": sum(one.processed for one in found.series),
@@ -173,7 +173,7 @@ def brief(
     chain: Chain, found: Verification, url: str, shares: Sequence[Mapping[str, Any]] = ()
 ) -> str:
     """Write what fits an Airflow note: the verdict, what did not hold, and where the rest is."""
-    held = sum(check.held for check in found.checks)
+    held = sum(bool(check.held) for check in found.checks)
     bars = sum(one.rows for one in found.series)
     verdict = "every check held" if found.held else "a check did not hold"
     lines = [

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bentley.domain import bars as domain_bars
 from bentley.domain import intervals
+from bentley.domain.errors import described
 from bentley.settings import Settings
 from bentley.stages import engines, intake
 from bentley.stages.closing import DEAD
@@ -72,7 +73,7 @@ def process(
             _compute(engine, spans, batch_id, progress)
             _fold(settings, warehouse, spans, [batch.id for batch in taken], batch_id)
         except BaseException as error:
-            _abandon(warehouse, batch_id, f"{type(error).__name__}: {error}")
+            _abandon(warehouse, batch_id, described(error))
             raise
         with warehouse.reading() as connection:
             batch = ledger.get(connection, batch_id)

@@ -26,6 +26,8 @@ class StageReport:
     seconds: float = 0.0
     series: tuple[Mapping[str, Any], ...] = ()
     failures: tuple[Mapping[str, str], ...] = ()
+    rejects: tuple[Mapping[str, str | None], ...] = ()
+    """The first of the rows that were rejected, each with its key and its reason."""
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property

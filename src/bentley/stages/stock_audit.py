@@ -11,11 +11,12 @@ from sqlalchemy.engine import Connection
 
 from bentley.domain import consensus, sessions, stocks
 from bentley.domain.errors import BentleyError
+from bentley.domain.words import counted
 from bentley.settings import Settings
 from bentley.sources import catalog
 from bentley.sources.source import Period, Source
 from bentley.stages import stock_status
-from bentley.stages.table_checks import Check, told
+from bentley.stages.table_checks import Check, compared, told
 from bentley.warehouse import ledger
 from bentley.warehouse import stocks as stored
 from bentley.warehouse.ledger import CONSENSUS, STOCKS
@@ -53,7 +54,7 @@ def _checksums(connection: Connection) -> Check:
             same += 1
         else:
             wrong.append(f"batch {batch.id} has {checksum[:16]}, not {str(batch.checksum)[:16]}")
-    detail = f"{same} batches as they were written"
+    detail = f"{counted(same, 'batch', 'batches')} as written"
     if replaced:
         detail += f", {replaced} with prices that later batches have replaced"
     return Check("checksums of stocks are the ledger's", not wrong, told(wrong) or detail)
@@ -131,19 +132,20 @@ def against_sources(
     settings: Settings, samples: Iterable[tuple[Source, str, pl.DataFrame]]
 ) -> Check:
     """Compare the raw prices of the samples with what their sources say of them now."""
-    name = "sampled prices are their sources'"
     wrong: list[str] = []
-    compared = 0
-    try:
-        for source, ticker, rows in samples:
+    unasked: list[str] = []
+    count = 0
+    for source, ticker, rows in samples:
+        try:
             first, last = rows["session"][0], rows["session"][-1]
             period = Period(sessions.start_of(first), sessions.start_of(last) + 1)
             answer = source.pull(settings, ticker, period)
             said = stocks.sift(answer.rows, now=ledger.now_ms()).prices
             due = rows if answer.since <= period.since else rows.clear()
             differing = due.select(_CELLS).join(said.select(_CELLS), on=_CELLS, how="anti")
-            compared += due.height
+            count += due.height
             wrong += [f"{source.name} {ticker} {day}" for day in differing["session"]]
-    except BentleyError as error:
-        return Check(name, held=False, detail=str(error))
-    return Check(name, not wrong, told(wrong) or f"{compared} sessions compared")
+        except BentleyError as error:
+            unasked.append(str(error))
+    seen = f"{counted(count, 'session')} compared"
+    return compared("sampled prices are their sources'", wrong, unasked, seen)

@@ -23,6 +23,7 @@ from bentley.domain.errors import (
     DataError,
     FatalError,
     RetriableError,
+    described,
 )
 from bentley.settings import Settings
 from bentley.sources.source import Fetched, Period, Source
@@ -97,7 +98,7 @@ def pull(
         try:
             run.read_all(tickers, progress)
         except BaseException as error:
-            _close(warehouse, batch_id, error=f"{type(error).__name__}: {error}")
+            _close(warehouse, batch_id, error=described(error))
             raise
         details = {
             "failures": run.named,

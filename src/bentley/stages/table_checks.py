@@ -13,24 +13,35 @@ from sqlalchemy.engine import Connection
 from bentley.domain import intervals
 from bentley.domain.bars import FIELDS, Checksum
 from bentley.domain.clock import iso
+from bentley.domain.words import counted
 from bentley.warehouse import bulk, gaps
 from bentley.warehouse.ledger import PROCESS
 from bentley.warehouse.processed import Span
 from bentley.warehouse.schema import binance_ohlcv, consumption, knime_processed, quarantine
 
 _NAMED = 5
+"""So many things that are wrong are named; the rest are counted."""
+
 _PAGE = 25_000
-_NAMED = 5
-"""So many wrong gaps are named; the rest are counted."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was verified: whether it held, and the figures that were seen."""
+    """One thing that was verified: whether it held, and the figures that were seen.
+
+    `held` is None where nobody could be asked: nothing is known to be wrong then, nor right.
+    """
 
     name: str
-    held: bool
+    held: bool | None
     detail: str
+
+
+def compared(name: str, wrong: Sequence[str], unasked: Sequence[str], seen: str) -> Check:
+    """Make the check of a comparison with a source, which may not answer for all of it."""
+    held = False if wrong else None if unasked else True
+    said = [told(wrong), *(f"not compared: {one}" for one in unasked[:_NAMED])]
+    return Check(name, held, "; ".join([*filter(None, said), *([] if wrong else [seen])]))
 
 
 def told(wrong: Sequence[str]) -> str:
@@ -155,17 +166,21 @@ def gaps_agree(connection: Connection, wanted: Sequence[Span]) -> Check:
     wrong, listed = [], []
     for symbol, interval in ((span.symbol, span.interval) for span in wanted):
         recorded = gaps.of_series(connection, symbol, interval)
-        told = {(gap.first_open, gap.last_open, gap.bars) for gap in recorded}
+        known = {(gap.first_open, gap.last_open, gap.bars) for gap in recorded}
         seen = set(_missing(connection, symbol, interval))
-        for spans, what in ((seen - told, "is not recorded"), (told - seen, "is recorded wrongly")):
+        for spans, what in (
+            (seen - known, "is not recorded"),
+            (known - seen, "is recorded wrongly"),
+        ):
             wrong += [
-                f"{symbol} {interval}: the gap of {bars} bars from {iso(first)} to {iso(last)} {what}"
+                f"{symbol} {interval}: the gap of {counted(bars, 'bar')} from {iso(first)} "
+                f"to {iso(last)} {what}"
                 for first, last, bars in sorted(spans)
             ]
         if recorded:
-            listed.append(f"{symbol} {interval} {len(told)} ({sum(g.bars for g in recorded)} bars)")
-    more = [f"{len(wrong) - _NAMED} more"] if len(wrong) > _NAMED else []
-    detail = "; ".join([*wrong[:_NAMED], *more]) or ", ".join(listed) or "no gaps"
+            bars = sum(gap.bars for gap in recorded)
+            listed.append(f"{symbol} {interval} {len(known)} ({counted(bars, 'bar')})")
+    detail = told(wrong) or ", ".join(listed) or "no gaps"
     return Check("every gap on the grid is recorded", not wrong, detail)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from bentley.domain.errors import BentleyError, RetriableError
+from bentley.domain.errors import BentleyError, RetriableError, described
 from bentley.settings import Settings
 from bentley.stages import run_content
 from bentley.stages.report import StageReport
@@ -200,7 +200,7 @@ class _Job:
             )
         except BaseException as error:
             with self.warehouse.writing() as connection:
-                reason = f"{type(error).__name__}: {error}"
+                reason = described(error)
                 ledger.close(connection, batch_id, checksum=None, error=reason)
             raise
         with self.warehouse.writing() as connection:

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from bentley.domain import intervals
 from bentley.domain.clock import iso
+from bentley.domain.words import counted
 from bentley.settings import Settings
 from bentley.sources import exchange
 from bentley.stages import table_checks
@@ -148,7 +149,8 @@ def _consumed(connection: Connection, pipeline_run: str | None) -> Iterator[Chec
             if not synced or min(batch.parents, default=batch.id) <= max(synced)
         ]
         detail = (
-            f"{len(left)} batches wait, with {sum(batch.rows_news for batch in left)} rows"
+            f"{counted(len(left), 'batch', 'batches')} waiting, with "
+            f"{counted(sum(batch.rows_news for batch in left), 'row')}"
             if left
             else "nothing waits"
         )
@@ -225,9 +227,9 @@ def _logged(
             )
             continue
         for name in ("rows_read", "rows_written", "rows_rejected"):
-            counted = getattr(batch, name)
-            if run.metrics.get(name) != counted:
-                wrong.append(f"batch {batch.id}: {name} {run.metrics.get(name)}, not {counted}")
+            due = getattr(batch, name)
+            if run.metrics.get(name) != due:
+                wrong.append(f"batch {batch.id}: {name} {run.metrics.get(name)}, not {due}")
         runs.append(
             {
                 "batch_id": batch.id,
@@ -236,8 +238,7 @@ def _logged(
                 "metrics": dict(run.metrics),
             }
         )
-    several = "run" if len(runs) == 1 else "runs"
-    detail = "; ".join(wrong) or f"{len(runs)} {several} with the ledger's counts"
+    detail = "; ".join(wrong) or f"{counted(len(runs), 'run')} with the ledger's counts"
     return Check("the MLflow runs are there with the same counts", not wrong, detail), runs
 
 
@@ -256,14 +257,14 @@ def table(found: Verification) -> list[str]:
     lines += [
         f"| {one.symbol} {one.interval} | {one.rows} | {iso(one.first_open)} "
         f"| {iso(one.last_open)} | {one.processed} | {one.rejected} "
-        f"| {one.gaps} ({one.missing_bars} bars) |"
+        f"| {one.gaps} ({counted(one.missing_bars, 'bar')}) |"
         for one in found.series
     ]
     for one in found.series:
         if one.gap_list:
             lines += ["", f"Gaps of {one.symbol} {one.interval}, first to last missing bar:", ""]
             lines += [
-                f"- {iso(gap.first_open)} to {iso(gap.last_open)}: {gap.bars} bars"
+                f"- {iso(gap.first_open)} to {iso(gap.last_open)}: {counted(gap.bars, 'bar')}"
                 for gap in one.gap_list[:_LISTED_GAPS]
             ]
         if len(one.gap_list) > _LISTED_GAPS:

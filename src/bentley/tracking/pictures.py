@@ -10,6 +10,7 @@ import polars as pl
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from bentley.domain import intervals
+from bentley.domain.words import counted
 from bentley.tracking import canvas
 from bentley.tracking.canvas import BLUE, DAY_MS, GREY, ORANGE, VERMILLION
 from bentley.tracking.chain_picture import chain
@@ -75,9 +76,8 @@ def price_volume(
     )
     facts = [
         f"{canvas.minute(start)} to {canvas.minute(end)} UTC",
-        f"{bars.height:,} bar{'' if bars.height == 1 else 's'}"
-        + (f" (drawn as {factor} in one)" if factor > 1 else ""),
-        f"{len(gaps):,} gap{'' if len(gaps) == 1 else 's'}",
+        counted(bars.height, "bar") + (f" (drawn as {factor} in one)" if factor > 1 else ""),
+        counted(len(gaps), "gap"),
         f"origin: {origin}",
     ]
     canvas.headings(figure, f"{symbol} {interval}", "   |   ".join(facts))
@@ -119,7 +119,7 @@ def freshness_rejects(history: pl.DataFrame, *, bound_hours: float | None = None
     first, last = int(rows["ended_ms"][0]), int(rows["ended_ms"][-1])
     canvas.utc_axis(rejected, first, last)
     facts = (
-        f"{rows.height:,} batch{'' if rows.height == 1 else 'es'}, "
+        f"{counted(rows.height, 'batch', 'batches')}, "
         f"{canvas.minute(first)} to {canvas.minute(last)} UTC   |   "
         f"{rows['rows_written'].sum():,} rows written   |   "
         f"{rows['rows_rejected'].sum():,} rejected"

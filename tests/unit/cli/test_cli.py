@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from archive_support import line, lines, ms, put
 from bentley import cli, output
 from bentley.services import airflow_db
 
@@ -155,6 +156,55 @@ def test_a_workflow_variable_of_the_wrong_form_is_named(bentley):
     assert "'symbol'" in done.stderr
 
 
+def test_what_was_rejected_is_told_with_its_reason(bentley, tmp_path):
+    root = tmp_path / "archive"
+    start = ms("2024-02-01")
+    bad = line(start + 3_600_000, volume="-1", open_time=f"{start + 3_600_000}000")
+    put(root, "2024-02-01", line(start) + bad + line(start + 7_200_000).strip() + ",more\n")
+    load = ("backfill", "--archive", str(root), "--symbols", "BTCUSDT", "--interval", "1h")
+    done = bentley(*load)
+    assert done.returncode == 0
+    assert "1 written, 2 rejected" in done.stdout
+    assert "  rejected: BTCUSDT 1h 2024-02-01 01:00: volume -1.00000000 is neg" in done.stdout
+    assert "bentley data rejected" in done.stdout
+    told = bentley("data", "rejected")
+    assert told.returncode == 0
+    assert "BTCUSDT 1h 2024-02-01 02:00 (ingest, batch 1)\n  the line has more" in told.stdout
+    assert "2 rejected rows (origin exchange)" in told.stdout
+    assert "1 above" in bentley("data", "rejected", "--limit", "1").stdout
+    assert bentley("data", "rejected", "--symbols", "ETHUSDT").stdout.startswith("0 rejected rows")
+    found = json.loads(bentley("data", "rejected", "--batch", "1", "--json").stdout)
+    assert found["count"] == 2
+    assert found["rows"][0]["content"]["volume"] == "-1"
+    wrong = bentley("data", "rejected", "--limit", "0")
+    assert (wrong.returncode, "--limit 0" in wrong.stderr) == (2, True)
+
+
+def test_a_load_with_a_failure_says_so_in_its_first_line(bentley, tmp_path):
+    root = tmp_path / "archive"
+    put(root, "2024-01", lines("2024-01-01", "2024-02-01"))
+    put(root, "2024-02", lines("2024-02-01", "2024-03-01")).write_bytes(b"PK")
+    done = bentley("backfill", "--archive", str(root), "--symbols", "BTCUSDT", "--interval", "1h")
+    assert done.returncode == 1
+    assert ": committed, but 1 failure\n" in done.stdout
+
+
 def test_the_output_fits_80_columns(bentley):
     done = bentley("process")
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+def test_what_could_not_be_asked_is_unknown_and_no_word_of_it_is_lost(bentley, tmp_path):
+    root = tmp_path / "archive"
+    put(root, "2024-01", lines("2024-01-01", "2024-02-01"))
+    bentley("backfill", "--archive", str(root), "--symbols", "BTCUSDT", "--interval", "1h")
+    away = {"BENTLEY_EXCHANGE_URL": f"http://127.0.0.1:9/{'long' * 30}"}
+    status = bentley("data", "status", **away)
+    assert "\nfrom binance-archives: BTCUSDT 1h\n" in status.stdout
+    done = bentley("data", "verify", **away)
+    assert done.returncode == 1
+    assert [said.split()[0] for said in done.stdout.splitlines()[:3]] == ["held", "held", "unknown"]
+    assert "long" * 30 in "".join(done.stdout.split())
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    found = json.loads(bentley("data", "verify", "--json", **away).stdout)
+    assert found["held"] is None

@@ -66,8 +66,8 @@ def test_lines_of_a_wrong_shape_are_kept_with_their_reason(tmp_path):
     assert sorted(rejected["reason"].to_list()) == [
         "high is missing",
         "open \u0661 is not a decimal number",
-        f"open_time {ms('2024-04-01')} lies outside the archive 2024-03",
-        "the line has more than 12 cells",
+        f"open_time {ms('2024-04-01')} (2024-04-01T00:00:00Z) lies outside the archive 2024-03",
+        "the line has more than 12 cells, from the 12th on 0,surplus",
     ]
 
 

@@ -220,13 +220,29 @@ def test_bad_rows_are_quarantined_and_past_a_share_the_batch_fails(given, wareho
         reasons = connection.scalars(sa.select(quarantine.c.reason)).all()
     assert min(reasons).startswith("high 1.00000000 lies below")
     assert sorted(reasons)[1:] == [
-        "open_time 1 lies outside the archive 2024-01",
-        f"open_time {ms('2024-02-01')} lies outside the archive 2024-01",
+        "open_time 1 (1970-01-01T00:00:00Z) lies outside the archive 2024-01",
+        f"open_time {ms('2024-02-01')} (2024-02-01T00:00:00Z) lies outside the archive 2024-01",
     ]
+    assert {one["reason"] for one in report.rejects} == {*reasons}
+    assert {one["symbol"] for one in report.rejects} == {"BTCUSDT"}
     put(place, "2024-01", "".join(line(at * 3_600_000 + 1) for at in range(474_000, 474_500)))
     with pytest.raises(DataError, match="rows are bad"):
         backfill(given())
     assert [batch.status for batch in batches(warehouse, INGEST)] == [COMMITTED, FAILED]
+
+
+def test_a_report_names_the_first_rejects_alone(given, place):
+    bad = "".join(line(ms("2024-01-31") + at * 3_600_000, high="1.0") for at in range(9))
+    put(place, "2024-01", lines("2024-01-01", "2024-01-31") + bad)
+    long = line(ms("2024-02-01"), volume="x" * 5_000)
+    put(place, "2024-02-01", long)
+    report = backfill(given())
+    assert report.rows_rejected == 10
+    named = [int(one["open_time"]) for one in report.rejects]
+    assert named == [ms("2024-01-31") + at * 3_600_000 for at in range(5)]
+    put(place, "2024-02-01", long + line(ms("2024-02-01T01:00")))
+    (one,) = backfill(given()).rejects  # it is told again, though quarantine has it once
+    assert len(one["reason"]) == 300
 
 
 def test_no_archive_at_all_is_an_error_that_names_the_place(given, place):
@@ -321,6 +337,7 @@ def test_a_position_moves_with_its_batch_and_not_before(given, warehouse, monkey
         backfill(given(), progress=broken_off)
     states = [batch.status for batch in batches(warehouse, INGEST)]
     assert states == [COMMITTED, COMMITTED, FAILED]
+    assert batches(warehouse, INGEST)[-1].error == "stopped by Ctrl-C"
     begun = {ALL - 24} if warehouse.engine.dialect.name == "sqlite" else {ALL - 24, ALL}
     assert len(stored(warehouse, "open_time")) in begun  # a server may be at the last already
     assert position(warehouse) == Mark(ms("2023-12-01"), ms("2024-01-31T23:00"))

@@ -103,7 +103,7 @@ def test_what_was_not_touched_holds(configured, warehouse, exchange):
     ingest_batch(warehouse, rows[200:])
     found = data_audit.audit(configured, seed=1)
     assert found.held, found.checks
-    assert found.checks[0].detail == "2 batches as they were written"
+    assert found.checks[0].detail == "2 batches as written"
     assert found.checks[2].detail.endswith("bars compared, cell by cell")
     assert int(found.checks[2].detail.split()[0]) > 40
     assert len(found.checks) == 3  # without stocks there is nothing of theirs to check
@@ -149,7 +149,30 @@ def test_every_way_to_tamper_is_seen(configured, warehouse, exchange):
     found = checks()
     assert "3 of the 100 bars of batch 1 are gone" in found[CHECKSUMS].detail
     assert "the gap of 3 bars" in found[GAPS].detail
-    assert "can't be reached" in checks(exchange_url="http://127.0.0.1:9")[SAMPLE].detail
+
+
+def test_an_exchange_out_of_reach_leaves_open_what_it_would_say(configured, warehouse, exchange):
+    ingest_batch(warehouse, served(exchange, "BTCUSDT", 100))
+    away = configured.model_copy(update={"exchange_url": "http://127.0.0.1:9"})
+    found = data_audit.audit(away)
+    assert [check.held for check in found.checks] == [True, True, None]
+    assert found.to_dict()["held"] is None
+    assert "not compared: " in found.checks[2].detail
+    assert "can't be reached" in found.checks[2].detail
+    with warehouse.writing() as connection:
+        connection.execute(binance_ohlcv.update().values(volume="1.5"))
+    assert data_audit.audit(away).held is False
+
+
+def test_a_symbol_that_the_exchange_does_not_know_leaves_the_others_compared(
+    configured, warehouse, exchange
+):
+    rows = served(exchange, "BTCUSDT", 100)
+    ingest_batch(warehouse, [*rows, *(row | {"symbol": "AGONEUSDT"} for row in rows)])
+    check = data_audit.audit(configured).checks[2]
+    assert check.held is None
+    assert check.detail.startswith("not compared: AGONEUSDT 1h: ")
+    assert int(check.detail.rpartition("; ")[2].split()[0]) > 40
 
 
 def test_a_picture_of_years_shows_the_lowest_share():

@@ -89,7 +89,7 @@ def test_every_gap_is_listed(verified, warehouse):
     found, _ = verified(START + 14 * HOUR)
     text = "\n".join(verify.table(found))
     assert f"- {iso(START + 3 * HOUR)} to {iso(START + 9 * HOUR)}: 7 bars" in text
-    assert f"- {iso(START + 12 * HOUR)} to {iso(START + 12 * HOUR)}: 1 bars" in text
+    assert f"- {iso(START + 12 * HOUR)} to {iso(START + 12 * HOUR)}: 1 bar" in text
 
 
 def test_a_part_of_the_bars_can_be_verified(verified, warehouse, opened):

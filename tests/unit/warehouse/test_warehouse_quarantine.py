@@ -7,7 +7,7 @@ import polars as pl
 from bentley.domain.bars import RAW_SCHEMA, sift
 from bentley.warehouse import quarantine
 from bentley.warehouse.schema import quarantine as table
-from unit.stages.chain_support import bar, rows_of
+from unit.stages.chain_support import bar, ingest_batch, rows_of
 
 
 def put(warehouse, rows, *, batch=1, stage="ingest"):
@@ -53,6 +53,51 @@ def test_a_missing_key_is_no_obstacle(warehouse):
     put(warehouse, [row])
     ((symbol, open_time),) = rows_of(warehouse, table, "symbol", "open_time")
     assert (symbol, open_time) == (None, "y" * 190)
+
+
+def test_a_key_is_in_milliseconds_in_whatever_its_row_came(warehouse):
+    """So that a good row which came since takes its place."""
+    good, micro, nano = (bar(at) for at in (0, 1, 2))
+    put(warehouse, [
+        micro | {"volume": "-1", "open_time": f"{micro['open_time']}000"},
+        nano | {"volume": "-1", "open_time": f"{nano['open_time']}000999"},
+    ])  # fmt: skip
+    assert sorted(rows_of(warehouse, table, "open_time")) == [
+        (micro["open_time"],),
+        (nano["open_time"],),
+    ]
+    with warehouse.reading() as connection:
+        assert quarantine.standing(connection, "BTCUSDT", "1h") == 2
+    ingest_batch(warehouse, [good, micro])
+    with warehouse.reading() as connection:
+        assert quarantine.standing(connection, "BTCUSDT", "1h") == 1
+        count, found = quarantine.newest(connection, limit=9)
+    assert count == 2
+    assert [(one.open_time, one.stands) for one in found] == [
+        (micro["open_time"], False),
+        (nano["open_time"], True),
+    ]
+    assert found[0].content["open_time"] == f"{micro['open_time']}000"
+
+
+def test_the_newest_are_listed_of_what_is_asked_for(warehouse):
+    put(warehouse, [bar(0, volume="-1")], batch=1)
+    put(warehouse, [bar(0, volume="-1", symbol="ETHUSDT"), bar(1, volume="?")], batch=2)
+    put(warehouse, [bar(2, volume="-1", interval="1d")], batch=3, stage="stocks")
+
+    def found(**more):
+        with warehouse.reading() as connection:
+            count, rows = quarantine.newest(connection, **({"limit": 9} | more))
+        return count, [(one.batch_id, one.symbol) for one in rows]
+
+    assert found() == (4, [(3, "BTCUSDT"), (2, "BTCUSDT"), (2, "ETHUSDT"), (1, "BTCUSDT")])
+    assert found(limit=1) == (4, [(3, "BTCUSDT")])
+    assert found(batch_id=2) == (2, [(2, "BTCUSDT"), (2, "ETHUSDT")])
+    assert found(symbols=["ETHUSDT"]) == (1, [(2, "ETHUSDT")])
+    assert found(intervals=["1d"]) == (1, [(3, "BTCUSDT")])
+    assert found(intervals=["1d"], batch_id=1) == (0, [])
+    with warehouse.reading() as connection:
+        assert quarantine.newest(connection, limit=1)[1][0].stands is None
 
 
 def test_more_rows_than_a_statement_takes_parameters(warehouse):
