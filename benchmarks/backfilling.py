@@ -50,6 +50,7 @@ def measure(context: Context) -> Iterator[Figure]:
                     what,
                     lambda kind=kind, symbol=symbol: _ours(kind, place, symbol),
                     repeats,
+                    flushed=False,
                 )
 
 

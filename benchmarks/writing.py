@@ -18,6 +18,7 @@ from harness import Context, Figure, Goal
 from bentley.stages.ingest import _CHUNK_ROWS as CHUNK
 from bentley.stages.positions import SOURCE
 from bentley.warehouse import bars
+from bentley.warehouse.database import BULK_LOG_PAGES
 from bentley.warehouse.schema import binance_ohlcv
 from bentley.warehouse.warehouse import Warehouse
 
@@ -35,13 +36,22 @@ def measure(context: Context) -> Iterator[Figure]:
 
 
 def beside(
-    kind: Database, frame: pl.DataFrame, what: str, ours: harness.Way, repeats: int
+    kind: Database,
+    frame: pl.DataFrame,
+    what: str,
+    ours: harness.Way,
+    repeats: int,
+    *,
+    flushed: bool = True,
 ) -> Iterator[Figure]:
-    """Compare a way to write bars with the bare one of a database, and with pandas."""
+    """Compare a way to write bars with the bare one of a database, and with pandas.
+
+    Where ours is `flushed` at its end alone, so is the bare one.
+    """
     bulk = "bare executemany" if kind.server is None else "bare LOAD DATA"
     ways = {
         "bentley": ours,
-        bulk: Bare(kind, sample.ready(frame)).write,
+        bulk: Bare(kind, sample.ready(frame), flushed=flushed).write,
         "pandas.to_sql": lambda: _pandas(kind, frame),
     }
     found = harness.alternate(ways, repeats, lambda text: kind.context.say(f"{kind.name}, {text}"))
@@ -82,8 +92,9 @@ def _pandas(kind: Database, frame: pl.DataFrame) -> float:
 class Bare:
     """The least that the database itself needs: no comparison, no conversion, ready input."""
 
-    def __init__(self, kind: Database, rows: pl.DataFrame) -> None:
+    def __init__(self, kind: Database, rows: pl.DataFrame, *, flushed: bool) -> None:
         self.kind = kind
+        self.flushed = flushed
         self.height = rows.height
         self.names = rows.columns
         chunks = list(rows.iter_slices(CHUNK))
@@ -106,7 +117,12 @@ class Bare:
 
     def _executemany(self, cursor: Any, columns: str) -> None:
         marks = ", ".join("?" * len(self.names))
-        for tuples in self.tuples:
+        if not self.flushed:
+            cursor.execute("PRAGMA synchronous=NORMAL")
+            cursor.execute(f"PRAGMA wal_autocheckpoint={BULK_LOG_PAGES}")
+        for at, tuples in enumerate(self.tuples, 1):
+            if at == len(self.tuples):
+                cursor.execute("PRAGMA synchronous=FULL")
             cursor.execute("BEGIN IMMEDIATE")
             cursor.executemany(f"INSERT INTO binance_ohlcv ({columns}) VALUES ({marks})", tuples)
             cursor.execute("COMMIT")

@@ -86,6 +86,7 @@ def note_report(settings: Any, dag_run: Any, report: Any) -> None:
 
     lines = [f"origin: {report.origin} · {report.status}: {report.summary}"]
     lines += [failure["message"] for failure in report.failures]
+    lines += [f"rejected: {' '.join(filter(None, one.values()))}" for one in report.rejects]
     lines += [run["url"] for run in report.details.get("runs", ())]
     set_note(settings, dag_run.dag_id, dag_run.run_id, "\n\n".join(lines))
 

@@ -9,10 +9,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import structlog
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 
 from bentley import __version__, cli_knime, cli_stocks, output
 from bentley.cli_options import AsJson
@@ -25,6 +26,9 @@ from bentley.domain.errors import (
     ConfigurationError,
 )
 from bentley.settings import Settings, load
+
+if TYPE_CHECKING:
+    from bentley.console import Screen
 
 app = App(
     name="bentley",
@@ -256,11 +260,15 @@ def data_status(*, selection: Selection = _ALL, json: AsJson = False) -> int:
 
     def show() -> None:
         screen.data_status(found)
-        if not settings.replayed and (settings.home / "replay").exists():
-            screen.say("Replayed and generated bars lie apart: `bentley doctor` tells where.")
+        _point_to_replays(screen, settings)
 
     screen.result(found.to_dict(), show)
     return EXIT_OK
+
+
+def _point_to_replays(screen: Screen, settings: Settings) -> None:
+    if not settings.replayed and (settings.home / "replay").exists():
+        screen.say("Replayed and generated bars lie apart: `bentley doctor` tells where.")
 
 
 @data.command(name="verify")
@@ -286,9 +294,16 @@ def data_verify(
 @data.command(name="rejected")
 def data_rejected(
     *,
-    selection: Selection = _ALL,
-    batch: int | None = None,
-    limit: int = 20,
+    symbols: Annotated[
+        list[str] | None,
+        Parameter(consume_multiple=True, negative="", help="Of these symbols or tickers."),
+    ] = None,
+    interval: Annotated[
+        list[str] | None,
+        Parameter(consume_multiple=True, negative="", help="Of these intervals."),
+    ] = None,
+    batch: Annotated[int | None, Parameter(validator=Number(gte=1, lt=2**63))] = None,
+    limit: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000))] = 20,
     json: AsJson = False,
 ) -> int:
     """List the rows that were refused, newest first: why, and with --json what they held.
@@ -304,9 +319,20 @@ def data_rejected(
     from bentley.stages import rejects as stage  # noqa: PLC0415
 
     screen = Screen(as_json=json)
-    every = not (selection.symbols or selection.interval)
-    found = stage.rejects(selection.settings(), limit=limit, every=every, batch_id=batch)
-    screen.result(found.to_dict(), lambda: screen.rejects(found))
+    settings = load()
+    found = stage.rejects(
+        settings,
+        limit=limit,
+        symbols=[symbol.upper() for symbol in symbols or ()],
+        intervals=interval or (),
+        batch_id=batch,
+    )
+
+    def show() -> None:
+        screen.rejects(found)
+        _point_to_replays(screen, settings)
+
+    screen.result(found.to_dict(), show)
     return EXIT_OK
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
 from bentley import output
-from bentley.domain.clock import MS_DIGITS, in_ms, iso
+from bentley.domain.clock import MS_DIGITS, iso
 from bentley.domain.words import counted
 
 if TYPE_CHECKING:  # a command loads what it shows of its own stage, and of no other
@@ -33,6 +35,7 @@ if TYPE_CHECKING:  # a command loads what it shows of its own stage, and of no o
     from bentley.stages.verify import Verification
 
 _SECONDS_BETWEEN_LINES = 5.0
+_LONGEST_SHOWN = 400
 _MARKS = {True: ("held", "green"), False: ("FAILED", "red"), None: ("unknown", "yellow")}
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "waiting": "dim"}
 
@@ -131,6 +134,7 @@ class Screen:
         if "archives" in report.details:
             count, known = report.details["archives"], report.details["known"]
             self.say(f"  archives: {count}, of which {known} had nothing to be read for")
+            self.say(f"  written by {report.details['written_by']}")
         if report.series:
             table = _table("symbol", "interval", "bars", "first", "last", "gaps")
             for one in report.series:
@@ -192,9 +196,10 @@ class Screen:
         """List rows that were refused."""
         for one in found.rows:
             key = _named(one.symbol, one.interval, one.open_time)
-            since = "" if one.stands is not False else "; a good row has taken its place since"
-            self.say(f"{key} ({one.stage}, batch {one.batch_id}{since})")
-            self.say(f"  {one.reason}")
+            good = "; a good row is there" if one.stands is False else ""
+            self.console.print(Text(f"{key} ({one.stage}, batch {one.batch_id}{good})"))
+            reason = Text(_printable(one.reason[:_LONGEST_SHOWN]), overflow="fold")
+            self.console.print(Padding(reason, (0, 0, 0, 2)))
         shown = f", the newest {len(found.rows)} above" if found.count > len(found.rows) else ""
         self.say(f"{counted(found.count, 'rejected row')}{shown} (origin {found.origin})")
 
@@ -292,11 +297,15 @@ def _named(
     symbol: str | None, interval: str | None, open_time: str | None, reason: str | None = None
 ) -> str:
     """Name a row by its key, whose cells may be of any kind, and say what is wrong with it."""
-    time = in_ms(open_time)
-    if isinstance(time, str) and time.isdecimal() and len(time) == MS_DIGITS:
-        time = _short(iso(int(time)))
-    key = " ".join(str(cell) for cell in (symbol, interval, time) if cell is not None)
-    return f"{key or 'a row without a key'}" + (f": {reason}" if reason else "")
+    if open_time is not None and re.fullmatch(f"[0-9]{{{MS_DIGITS}}}", open_time):
+        open_time = _short(iso(int(open_time)))
+    key = " ".join(cell for cell in (symbol, interval, open_time) if cell is not None)
+    return _printable(f"{key or 'a row without a key'}" + (f": {reason}" if reason else ""))
+
+
+def _printable(cell: str) -> str:
+    """A cell may hold anything, and what steers a terminal, too."""
+    return "".join(one if one.isprintable() else "\ufffd" for one in cell)
 
 
 def _short(time: str | None) -> str:

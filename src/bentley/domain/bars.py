@@ -60,6 +60,9 @@ BAR_SCHEMA = pl.Schema(
 NO_REJECTS = pl.Schema({**RAW_SCHEMA, "reason": pl.String()}).to_frame()
 """What is rejected where nothing is; without computing, which would start threads at the import."""
 
+BEYOND = "beyond"
+"""A column of rejects, where there are any with text behind their last cell: that text."""
+
 SUPERSEDED = "an earlier version of a key that was repeated"
 """Why a row is rejected that only came before a better one of its key."""
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 import polars as pl
 
 from bentley.domain import bars as domain_bars
-from bentley.domain.bars import DECIMAL, DECIMALS, FIELDS, INTEGERS, PRECISION, SCALE
+from bentley.domain.bars import BEYOND, DECIMAL, DECIMALS, FIELDS, INTEGERS, PRECISION, SCALE
 from bentley.domain.errors import DataError
 from bentley.sources.archives import Archive
 
@@ -38,6 +38,7 @@ _PLAIN_TYPES = {
     name: DECIMAL if name in DECIMALS else pl.Int64 if name in INTEGERS else pl.String
     for name in _CELLS
 }
+_EPOCH = "^(?:[0-9]{13}|[0-9]{16}|[0-9]{19})$"
 _LAST_MS = 10**13 - 1
 _NO_CELL = b"\x1f"
 
@@ -48,7 +49,7 @@ class Piece(NamedTuple):
     bars: pl.DataFrame
     """In BAR_SCHEMA."""
     rejected: pl.DataFrame
-    """In RAW_SCHEMA with a `reason` behind; rows of a wrong shape, too."""
+    """In RAW_SCHEMA with a `reason` behind; rows of a wrong shape, too, some with BEYOND."""
     read: int
     last: bool
 
@@ -148,7 +149,7 @@ def _told(block: bytes, archive: Archive, *, last: bool) -> Piece:
     """Tell bars from what is none, and why."""
     good, bad = _cells(block, archive)
     sifted = domain_bars.sift(good, now=archive.end)
-    rejected = pl.concat([sifted.rejected, bad])
+    rejected = pl.concat([sifted.rejected, bad], how="diagonal")
     return Piece(sifted.bars, rejected, good.height + bad.height, last)
 
 
@@ -158,27 +159,32 @@ def _cells(block: bytes, archive: Archive) -> tuple[pl.DataFrame, pl.DataFrame]:
     lines = pl.Series(
         "line", [text.removesuffix("\r") for text in texts if text not in {"", "\r"}], pl.String
     )
-    # The last cell is no part of a bar; it takes in what a line that is too long has behind it.
-    cut = lines.str.splitn(",", len(_CELLS)).struct.rename_fields(list(_CELLS)).struct.unnest()
+    names = [*_CELLS, BEYOND]
+    cut = lines.str.splitn(",", len(names)).struct.rename_fields(names).struct.unnest()
     series = {"symbol": pl.lit(archive.symbol), "interval": pl.lit(archive.interval)}
     found = cut.with_columns(pl.when(pl.all() != "").then(pl.all()).name.keep(), **series)
     # the first 13 digits are milliseconds, whatever follows them
     opened = pl.col("open_time").str.slice(0, 13).cast(pl.Int64, strict=False)
+    beyond = pl.col(BEYOND)
+    moment = pl.from_epoch(opened, "ms").dt.strftime(" (%Y-%m-%dT%H:%M:%SZ)")
     reason = pl.coalesce(
-        pl.when(pl.col("ignore").str.contains(",", literal=True)).then(
-            pl.format("the line has more than 12 cells, from the 12th on {}", "ignore")
+        pl.when(beyond.str.contains("[^,]")).then(
+            pl.format("the line has more than 12 cells; behind them {}", beyond.str.slice(0, 99))
         ),
         pl.when(~opened.is_between(archive.start, archive.end - 1)).then(
             pl.format(
-                f"open_time {{}} ({{}}) lies outside the archive {archive.label}",
+                f"open_time {{}}{{}} lies outside the archive {archive.label}",
                 "open_time",
-                pl.from_epoch(opened, "ms").dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                pl.when(pl.col("open_time").str.contains(_EPOCH))
+                .then(moment)
+                .otherwise(pl.lit("")),
             )
         ),
     )
-    marked = found.with_columns(reason=reason).select(*FIELDS, "reason")
+    marked = found.with_columns(reason=reason).select(*FIELDS, "reason", BEYOND)
     sound = marked["reason"].is_null()
-    return marked.filter(sound).drop("reason"), marked.filter(~sound)
+    good, bad = marked.filter(sound).select(FIELDS), marked.filter(~sound)
+    return good, bad if bad[BEYOND].count() else bad.drop(BEYOND)
 
 
 def _csv(

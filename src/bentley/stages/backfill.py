@@ -32,12 +32,13 @@ from bentley.sources.archives import Archives
 from bentley.stages import ahead, positions
 from bentley.stages.archive_plan import SOURCE, Task, failure, plan, state_name
 from bentley.stages.coverage import coverage
-from bentley.stages.intake import NAMED_REJECTS, Intake, close, close_dead
+from bentley.stages.intake import Intake, close, close_dead
 from bentley.stages.reading import Mark, Series
 from bentley.stages.report import StageReport, of_batch
-from bentley.warehouse import bars, bulk, ledger, states
+from bentley.warehouse import bars, bulk, ledger, quarantine, states
 from bentley.warehouse.bars import Prepared, Written
 from bentley.warehouse.ledger import INGEST, Batch
+from bentley.warehouse.quarantine import Brief
 from bentley.warehouse.warehouse import Warehouse
 
 ENGINE = "archives"
@@ -134,7 +135,7 @@ def backfill(
         seconds=time.monotonic() - started,
         series=series,
         failures=(*planned.failures, *run.failures),
-        rejects=tuple(run.rejects[:NAMED_REJECTS]),
+        rejects=tuple(run.rejects[: quarantine.NAMED]),
         details=details,
     )
 
@@ -156,7 +157,7 @@ class _Run:
         self.tasks = tasks
         self.progress = progress
         self.failures: list[dict[str, str]] = []
-        self.rejects: list[dict[str, str | None]] = []
+        self.rejects: list[Brief] = []
         self.archives = self.rows = 0
         self.covered: dict[Series, list[tuple[int, int]]] = {}  # what was read without a hole
 

@@ -84,7 +84,9 @@ def audit(settings: Settings, *, every: bool = True, seed: int | None = None) ->
                 f"{asked} is stored in {warehouse.address}: run `bentley sync` or `backfill` first"
             )
             raise ConfigurationError(msg)
-    checks += [_against_source(settings, samples), *shares]
+    if any(samples.values()):
+        checks.append(_against_source(settings, samples))
+    checks += shares
     if shares:
         checks.append(stock_audit.against_sources(settings, sampled))
     return Audit(settings.origin, tuple(checks))
@@ -168,10 +170,17 @@ def _against_source(
     settings: Settings, samples: dict[Series, list[tuple[int, pl.DataFrame]]]
 ) -> Check:
     """Compare every cell of the sampled bars with what the exchange says of them now."""
+    name = "sampled bars are the exchange's"
+    try:
+        exchange.server_time(settings.exchange_url)
+    except RetriableError as error:
+        return compared(name, [], [str(error)], 0, "bar")
+    except BentleyError as error:  # what answers is no exchange
+        return Check(name, held=False, detail=str(error))
     wrong: list[str] = []
     unasked: list[str] = []
     count = 0
-    for (symbol, interval), windows in samples.items():
+    for at, ((symbol, interval), windows) in enumerate(samples.items()):
         try:
             for start, frame in windows:
                 said = {
@@ -186,12 +195,12 @@ def _against_source(
                     if differing:
                         wrong.append(f"{symbol} {interval} {iso(row[0])}: {differing}")
         except RetriableError as error:  # nor would it answer for the others
-            unasked.append(str(error))
+            others = [" ".join(one) for one in list(samples)[at + 1 :]]
+            unasked += [f"{symbol} {interval}: {error}", *others]
             break
         except BentleyError as error:
             unasked.append(f"{symbol} {interval}: {error}")
-    seen = f"{counted(count, 'bar')} compared, cell by cell"
-    return compared("sampled bars are the exchange's", wrong, unasked, seen)
+    return compared(name, wrong, unasked, count, "bar")
 
 
 def _differing(ours: Sequence[Any], theirs: Sequence[Any] | None) -> str:

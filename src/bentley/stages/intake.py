@@ -23,13 +23,11 @@ from bentley.warehouse import bars, gaps, ledger, quarantine
 from bentley.warehouse.bars import Prepared, Written
 from bentley.warehouse.database import BULK_LOG_PAGES
 from bentley.warehouse.ledger import INGEST, Range
+from bentley.warehouse.quarantine import Brief
 from bentley.warehouse.schema import batches
 from bentley.warehouse.warehouse import Warehouse
 
 _LOCK_SECONDS = 900.0
-NAMED_REJECTS = 5
-_KEY_AND_REASON = (*domain_bars.KEY, "reason")
-_LONGEST_CELL = 300
 _LOG_PAGES = BULK_LOG_PAGES  # so long SQLite's log may grow while it is copied beside a writer
 
 _log = structlog.get_logger(__name__)
@@ -57,8 +55,8 @@ class Intake:
         self.max_share = max_share
         self.read = 0
         self.rejected = 0
-        self.rejects: list[dict[str, str | None]] = []
-        """The first bad rows, each with its key and its reason."""
+        self.rejects: list[Brief] = []
+        """The first bad rows."""
         self._last_key = ("", "", -1)
         self._in_order = bulk
         self._checksum = Checksum()
@@ -113,10 +111,8 @@ class Intake:
     ) -> None:
         self.read += read
         self.rejected += rejected.height
-        if rejected.height:
-            more = rejected.select(_KEY_AND_REASON).head(NAMED_REJECTS - len(self.rejects))
-            self.rejects += more.select(pl.all().str.slice(0, _LONGEST_CELL)).to_dicts()
-        quarantine.put(connection, rejected, batch_id=self.batch_id, stage=INGEST)
+        named = quarantine.put(connection, rejected, batch_id=self.batch_id, stage=INGEST)
+        self.rejects = [*self.rejects, *named][: quarantine.NAMED]
         ledger.add(
             connection,
             self.batch_id,
@@ -185,7 +181,7 @@ class Intake:
 
         It is asked for at an end that the data sets: chunks are cut where it suits a source.
         """
-        return quarantine.excess(self.rejected, self.read, self.max_share, first=self.first_reason)
+        return quarantine.excess(self.rejected, self.read, self.max_share, named=self.rejects)
 
 
 @contextmanager
@@ -216,7 +212,7 @@ def finished(
     *,
     series: Sequence[Mapping[str, Any]],
     failures: Sequence[Mapping[str, str]],
-    rejects: Sequence[Mapping[str, str | None]],
+    rejects: Sequence[Brief],
     **more: Any,
 ) -> StageReport:
     """Commit a batch on what its table holds, and report it; `more` goes to its details."""

@@ -20,6 +20,7 @@ from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import bars, ledger, processed, quarantine
 from bentley.warehouse.ledger import INGEST, PROCESS, Range
 from bentley.warehouse.processed import Span
+from bentley.warehouse.quarantine import Brief
 from bentley.warehouse.schema import knime_landing
 from bentley.warehouse.warehouse import Warehouse
 
@@ -71,14 +72,14 @@ def process(
             selected = _selected(settings, warehouse) if again else []
             spans = merge([*(piece for batch in taken for piece in batch.ranges), *selected])
             _compute(engine, spans, batch_id, progress)
-            _fold(settings, warehouse, spans, [batch.id for batch in taken], batch_id)
+            rejects = _fold(settings, warehouse, spans, [batch.id for batch in taken], batch_id)
         except BaseException as error:
             _abandon(warehouse, batch_id, described(error))
             raise
         with warehouse.reading() as connection:
             batch = ledger.get(connection, batch_id)
         assert batch is not None  # noqa: S101 - it was committed above
-        return of_batch(batch, origin=settings.origin)
+        return of_batch(batch, origin=settings.origin, rejects=rejects)
 
 
 def _selected(settings: Settings, warehouse: Warehouse) -> Iterator[Range]:
@@ -159,19 +160,21 @@ def _fold(
     spans: Sequence[Span],
     taken: Sequence[int],
     batch_id: int,
-) -> None:
+) -> tuple[Brief, ...]:
     with warehouse.writing() as connection:
         ranges = []
+        rejects: list[Brief] = []
         read = written = rejected = 0
         for span in spans:
             done = processed.fold(connection, span, batch_id=batch_id, taken=taken)
             read += done.read
             written += done.written
             rejected += done.rejected
+            rejects += done.rejects
             if done.range is not None:
                 ranges.append(done.range)
         spoiled = quarantine.excess(
-            rejected, read, settings.max_rejected_share, first="refused by the workflow"
+            rejected, read, settings.max_rejected_share, named=rejects, kept=False
         )
         if spoiled:
             raise spoiled
@@ -193,3 +196,4 @@ def _fold(
             checksum=checksum,
             watermark=max((piece.last_open for piece in ranges), default=None),
         )
+    return tuple(rejects[: quarantine.NAMED])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bentley.domain.errors import ConfigurationError
 from bentley.settings import Settings
 from bentley.warehouse import quarantine
 from bentley.warehouse.quarantine import Reject
@@ -26,20 +26,19 @@ class Rejects:
 
 
 def rejects(
-    settings: Settings, *, limit: int, every: bool = True, batch_id: int | None = None
+    settings: Settings,
+    *,
+    limit: int,
+    symbols: Sequence[str] = (),
+    intervals: Sequence[str] = (),
+    batch_id: int | None = None,
 ) -> Rejects:
-    """List refused rows of every series and ticker, or of the settings' series; of one batch if given.
-
-    Raises ConfigurationError for a `limit` below 1.
-    """
-    if limit < 1:
-        msg = f"--limit {limit}: so many rows can't be shown; give 1 or more"
-        raise ConfigurationError(msg)
+    """List refused rows: all, or those of some symbols or tickers, some intervals, one batch."""
     with Warehouse.open(settings) as warehouse, warehouse.snapshot() as connection:
         count, rows = quarantine.newest(
             connection,
-            symbols=() if every else settings.symbols,
-            intervals=() if every else settings.intervals,
+            symbols=symbols,
+            intervals=intervals,
             batch_id=batch_id,
             limit=limit,
         )

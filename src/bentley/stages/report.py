@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bentley.warehouse.ledger import TRACK, Batch
+from bentley.warehouse.quarantine import Brief
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class StageReport:
     seconds: float = 0.0
     series: tuple[Mapping[str, Any], ...] = ()
     failures: tuple[Mapping[str, str], ...] = ()
-    rejects: tuple[Mapping[str, str | None], ...] = ()
-    """The first of the rows that were rejected, each with its key and its reason."""
+    rejects: tuple[Brief, ...] = ()
+    """The first of the rows that were rejected."""
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -109,7 +109,7 @@ def _gaps(connection: Connection, tickers: Iterable[str]) -> Check:
 def sample(
     connection: Connection, settings: Settings, chance: random.Random
 ) -> list[tuple[Source, str, pl.DataFrame]]:
-    """Read some sessions of a ticker, by chance, of each source that can be asked."""
+    """Read some sessions of a ticker, by chance, of each source that gave any."""
     return list(_samples(connection, settings, chance))
 
 
@@ -118,14 +118,12 @@ def _samples(
 ) -> Iterator[tuple[Source, str, pl.DataFrame]]:
     tickers = stock_status.stored(connection)
     for name in settings.sources:
-        source = catalog.named(name)
-        if source.kind != "prices" or source.missing(settings) or not tickers:
-            continue
-        ticker = chance.choice(tickers)
-        rows = stored.prices(connection, ticker, source=name)
-        if rows.height:
-            start = chance.randrange(max(1, rows.height - SAMPLE_SESSIONS + 1))
-            yield source, ticker, rows.slice(start, SAMPLE_SESSIONS)
+        for ticker in chance.sample(tickers, len(tickers)):
+            rows = stored.prices(connection, ticker, source=name)
+            if rows.height:
+                start = chance.randrange(max(1, rows.height - SAMPLE_SESSIONS + 1))
+                yield catalog.named(name), ticker, rows.slice(start, SAMPLE_SESSIONS)
+                break
 
 
 def against_sources(
@@ -136,6 +134,9 @@ def against_sources(
     unasked: list[str] = []
     count = 0
     for source, ticker, rows in samples:
+        if (reason := source.missing(settings)) is not None:
+            unasked.append(f"{source.title}: {reason}")
+            continue
         try:
             first, last = rows["session"][0], rows["session"][-1]
             period = Period(sessions.start_of(first), sessions.start_of(last) + 1)
@@ -147,5 +148,4 @@ def against_sources(
             wrong += [f"{source.name} {ticker} {day}" for day in differing["session"]]
         except BentleyError as error:
             unasked.append(str(error))
-    seen = f"{counted(count, 'session')} compared"
-    return compared("sampled prices are their sources'", wrong, unasked, seen)
+    return compared("sampled prices are their sources'", wrong, unasked, count, "session")

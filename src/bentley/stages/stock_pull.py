@@ -32,6 +32,7 @@ from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import ledger, quarantine, states
 from bentley.warehouse import stocks as stored
 from bentley.warehouse.ledger import STOCKS, Batch
+from bentley.warehouse.quarantine import Brief
 from bentley.warehouse.warehouse import Warehouse
 
 LOOKBACK_SESSIONS = 5
@@ -112,7 +113,13 @@ def pull(
         )
     if excess is not None:
         raise excess
-    return of_batch(batch, origin=settings.origin, failures=tuple(run.named), details=details)
+    return of_batch(
+        batch,
+        origin=settings.origin,
+        failures=tuple(run.named),
+        rejects=tuple(run.rejects),
+        details=details,
+    )
 
 
 def close_dead(warehouse: Warehouse, stage: str, engine: str) -> None:
@@ -210,6 +217,7 @@ class _Run:
         self.failures: dict[str, BentleyError] = {}
         self.asked = 0
         self.reread: list[str] = []
+        self.rejects: list[Brief] = []
 
     @property
     def named(self) -> list[dict[str, str]]:
@@ -240,14 +248,16 @@ class _Run:
         if plan.start > plan.since and self._is_rewritten(ticker, sifted.prices, plan):
             self.reread.append(ticker)
             fetched, sifted = self._fetch(ticker, plan.since)
-        bad = quarantine.excess(
-            sifted.rejected.height,
-            fetched.rows.height,
-            self.settings.max_rejected_share,
-            first=sifted.rejected["reason"][0] if sifted.rejected.height else "",
-        )
         with self.warehouse.writing() as connection:
-            quarantine.put(connection, sifted.rejected, batch_id=self.batch_id, stage=STOCKS)
+            named = quarantine.put(
+                connection, sifted.rejected, batch_id=self.batch_id, stage=STOCKS
+            )
+            bad = quarantine.excess(
+                sifted.rejected.height,
+                fetched.rows.height,
+                self.settings.max_rejected_share,
+                named=named,
+            )
             ranges = stored.upsert(connection, sifted.prices, batch_id=self.batch_id)
             rows = sum(one.rows for one in ranges)
             ledger.add(
@@ -267,6 +277,7 @@ class _Run:
                     "whole_at": plan.whole_at,
                 }
                 states.save(connection, self._name, ticker, state, batch_id=self.batch_id)
+        self.rejects = [*self.rejects, *named][: quarantine.NAMED]
         if bad is not None:
             raise bad
         _every_event_is_stored(sifted.rejected)

@@ -37,11 +37,17 @@ class Check:
     detail: str
 
 
-def compared(name: str, wrong: Sequence[str], unasked: Sequence[str], seen: str) -> Check:
-    """Make the check of a comparison with a source, which may not answer for all of it."""
-    held = False if wrong else None if unasked else True
-    said = [told(wrong), *(f"not compared: {one}" for one in unasked[:_NAMED])]
-    return Check(name, held, "; ".join([*filter(None, said), *([] if wrong else [seen])]))
+def compared(
+    name: str, wrong: Sequence[str], unasked: Sequence[str], count: int, what: str
+) -> Check:
+    """Make the check of a comparison with sources that may not answer for all of it.
+
+    Nothing is known where nothing was compared.
+    """
+    held = False if wrong else None if unasked or not count else True
+    left = f"not compared: {told(unasked)}" if unasked else ""
+    seen = "" if wrong else f"{counted(count, what)} compared, cell by cell"
+    return Check(name, held, "; ".join(filter(None, [told(wrong), left, seen])))
 
 
 def told(wrong: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from bentley.domain.clock import iso
 from bentley.domain.errors import FatalError
 from bentley.warehouse import bulk, quarantine
 from bentley.warehouse.ledger import PROCESS, Range
+from bentley.warehouse.quarantine import Brief
 from bentley.warehouse.schema import (
     binance_ohlcv,
     consumption,
@@ -52,6 +53,8 @@ class Folded:
     written: int
     rejected: int
     range: Range | None
+    rejects: list[Brief]
+    """The first of those that were rejected."""
 
 
 def clear_landing(connection: Connection, batch_ids: Iterable[int]) -> None:
@@ -77,7 +80,7 @@ def fold(connection: Connection, span: Span, *, batch_id: int, taken: Sequence[i
         )
     ).one()
     _all_landed(connection, span, due, batch_id, read=read)
-    rejected = _reject(connection, landed, batch_id)
+    rejected, rejects = _reject(connection, landed, batch_id)
     replaced = span.of(knime_processed)
     connection.execute(knime_processed.delete().where(replaced))
     names = [column.name for column in knime_processed.c]
@@ -93,7 +96,7 @@ def fold(connection: Connection, span: Span, *, batch_id: int, taken: Sequence[i
         )
         raise FatalError(msg)
     touched = Range(span.symbol, span.interval, first, last, read) if read else None
-    return Folded(read, written, rejected, touched)
+    return Folded(read, written, rejected, touched, rejects)
 
 
 def _landed(batch_id: int) -> sa.Exists:
@@ -135,18 +138,18 @@ def _all_landed(
         raise FatalError(msg)
 
 
-def _reject(connection: Connection, landed: sa.ColumnElement[bool], batch_id: int) -> int:
+def _reject(
+    connection: Connection, landed: sa.ColumnElement[bool], batch_id: int
+) -> tuple[int, list[Brief]]:
     rows = connection.execute(
         sa.select(*(knime_landing.c[name] for name in _REJECT_COLUMNS)).where(
             landed, knime_landing.c.reject_reason.is_not(None)
         )
     ).all()
-    if rows:
-        names = [*FIELDS, "source_batch_id", "reason"]
-        text = [[None if cell is None else str(cell) for cell in row] for row in rows]
-        rejected = pl.DataFrame(text, schema=dict.fromkeys(names, pl.String), orient="row")
-        quarantine.put(connection, rejected, batch_id=batch_id, stage=PROCESS)
-    return len(rows)
+    names = [*FIELDS, "source_batch_id", "reason"]
+    text = [[None if cell is None else str(cell) for cell in row] for row in rows]
+    rejected = pl.DataFrame(text, schema=dict.fromkeys(names, pl.String), orient="row")
+    return len(rows), quarantine.put(connection, rejected, batch_id=batch_id, stage=PROCESS)
 
 
 def of_batch(

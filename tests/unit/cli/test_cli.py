@@ -173,11 +173,26 @@ def test_what_was_rejected_is_told_with_its_reason(bentley, tmp_path):
     assert "2 rejected rows (origin exchange)" in told.stdout
     assert "1 above" in bentley("data", "rejected", "--limit", "1").stdout
     assert bentley("data", "rejected", "--symbols", "ETHUSDT").stdout.startswith("0 rejected rows")
+    assert "2 rejected rows" in bentley("data", "rejected", "--symbols", "btcusdt").stdout
+    assert bentley("data", "rejected", "--interval", "1d").stdout.startswith("0 rejected rows")
     found = json.loads(bentley("data", "rejected", "--batch", "1", "--json").stdout)
     assert found["count"] == 2
     assert found["rows"][0]["content"]["volume"] == "-1"
-    wrong = bentley("data", "rejected", "--limit", "0")
-    assert (wrong.returncode, "--limit 0" in wrong.stderr) == (2, True)
+    for wrong in (("--limit", "0"), ("--limit", "9" * 20), ("--batch", "9" * 20)):
+        said = bentley("data", "rejected", *wrong)
+        assert (said.returncode, wrong[0] in said.stderr) == (2, True)
+
+
+def test_a_cell_that_steers_a_terminal_is_shown_as_what_it_is(bentley, tmp_path):
+    root = tmp_path / "archive"
+    bad = line(ms("2024-02-01"), volume="\x1b[2J" + "7" * 300)
+    put(root, "2024-02-01", bad + line(ms("2024-02-01T01:00")))
+    load = ("backfill", "--archive", str(root), "--symbols", "BTCUSDT", "--interval", "1h")
+    done = bentley(*load)
+    assert "volume \ufffd[2J777" in done.stdout
+    told = bentley("data", "rejected")
+    assert "\x1b" not in done.stdout + told.stdout
+    assert all(len(line) <= 80 for line in told.stdout.splitlines())
 
 
 def test_a_load_with_a_failure_says_so_in_its_first_line(bentley, tmp_path):

@@ -67,8 +67,18 @@ def test_lines_of_a_wrong_shape_are_kept_with_their_reason(tmp_path):
         "high is missing",
         "open \u0661 is not a decimal number",
         f"open_time {ms('2024-04-01')} (2024-04-01T00:00:00Z) lies outside the archive 2024-03",
-        "the line has more than 12 cells, from the 12th on 0,surplus",
+        "the line has more than 12 cells; behind them surplus",
     ]
+
+
+def test_what_stands_behind_the_last_cell_is_kept_whole_and_no_time_is_made_of_what_is_none():
+    long = "x" * 3_000
+    block = line(MARCH.start, ignore=f"0,{long},,y") + line(MARCH.start, open_time="9" * 30)
+    piece = archive_rows._piece((block + line(MARCH.start)).encode(), MARCH, last=True)
+    assert piece.rejected["beyond"].to_list() == [f"{long},,y", None]
+    reasons = piece.rejected["reason"].to_list()
+    assert reasons[0] == f"the line has more than 12 cells; behind them {'x' * 99}"
+    assert reasons[1] == f"open_time {'9' * 30} lies outside the archive 2024-03"
 
 
 def alike(block):
@@ -125,6 +135,8 @@ def test_what_the_exchange_writes_goes_the_quick_way():
         ({"close_time": f"{MARCH.start + 3_599_999}999"}, 0),
         ({"ignore": "anything"}, 0),
         ({"ignore": "0,0"}, 1),
+        ({"ignore": "0,,x"}, 1),
+        ({"ignore": "0,"}, 0),  # a comma too many, and nothing behind it
     ],
 )
 def test_what_is_not_plain_is_told_as_before(changes, rejected):

@@ -220,7 +220,7 @@ def test_bad_rows_are_quarantined_and_past_a_share_the_batch_fails(given, wareho
         reasons = connection.scalars(sa.select(quarantine.c.reason)).all()
     assert min(reasons).startswith("high 1.00000000 lies below")
     assert sorted(reasons)[1:] == [
-        "open_time 1 (1970-01-01T00:00:00Z) lies outside the archive 2024-01",
+        "open_time 1 lies outside the archive 2024-01",
         f"open_time {ms('2024-02-01')} (2024-02-01T00:00:00Z) lies outside the archive 2024-01",
     ]
     assert {one["reason"] for one in report.rejects} == {*reasons}

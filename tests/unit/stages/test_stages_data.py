@@ -157,11 +157,33 @@ def test_an_exchange_out_of_reach_leaves_open_what_it_would_say(configured, ware
     found = data_audit.audit(away)
     assert [check.held for check in found.checks] == [True, True, None]
     assert found.to_dict()["held"] is None
-    assert "not compared: " in found.checks[2].detail
+    assert found.checks[2].detail.startswith("not compared: ")
     assert "can't be reached" in found.checks[2].detail
     with warehouse.writing() as connection:
         connection.execute(binance_ohlcv.update().values(volume="1.5"))
     assert data_audit.audit(away).held is False
+
+
+def test_an_exchange_that_goes_away_leaves_named_what_it_was_not_asked_for(
+    configured, warehouse, exchange
+):
+    rows = served(exchange, "BTCUSDT", 30)
+    others = [f"X{at}USDT" for at in range(9)]
+    ingest_batch(warehouse, [*rows, *(row | {"symbol": one} for row in rows for one in others)])
+    exchange.faults([{"kind": "418", "path": "/api/v3/klines"}])
+    try:
+        check = data_audit.audit(configured).checks[2]
+    finally:
+        exchange.clear_faults()
+    assert check.held is None
+    assert check.detail.startswith("not compared: BTCUSDT 1h: ")
+    assert "; X0USDT 1h; X1USDT 1h; X2USDT 1h; X3USDT 1h; 5 more; 0 bars" in check.detail
+
+
+def test_what_is_no_exchange_fails_the_check(configured, warehouse, exchange):
+    ingest_batch(warehouse, served(exchange, "BTCUSDT", 30))
+    wrong = configured.model_copy(update={"exchange_url": f"{exchange.url}/elsewhere"})
+    assert data_audit.audit(wrong).checks[2].held is False
 
 
 def test_a_symbol_that_the_exchange_does_not_know_leaves_the_others_compared(

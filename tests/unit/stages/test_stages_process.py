@@ -168,6 +168,10 @@ def test_rejects_go_to_quarantine_once_and_are_counted(opened, warehouse):
     ingest_unchecked(warehouse, [rows[5]])
     again = stage.process(opened)
     assert (again.rows_read, again.rows_rejected) == (21, 2)
+    for one in (report, again):  # seen before or not
+        assert {(made["open_time"], made["reason"]) for made in one.rejects} == {
+            (at, reason) for _, at, reason in kept
+        }
     assert len(rows_of(warehouse, quarantine_table, "stage")) == 2
     rows[7] = bar(7)
     ingest_unchecked(warehouse, [rows[7]])
@@ -177,7 +181,7 @@ def test_rejects_go_to_quarantine_once_and_are_counted(opened, warehouse):
 
 def test_past_a_share_of_rejects_the_batch_fails_and_stores_nothing(opened, warehouse):
     ingest_unchecked(warehouse, [bar(at, high="0.50000000") for at in range(30)])
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=r"30 of 30 rows are bad \(the first: high[^;]*$"):
         stage.process(opened)
     (batch,) = batches(warehouse, PROCESS)
     assert batch.status == "failed"

@@ -77,7 +77,7 @@ def test_what_was_not_touched_holds(stocked):
     found = checks(stocked)
     for name in (CONSENSUS, CHECKSUMS, GAPS, SAMPLE):
         assert found[name].held, found[name]
-    assert found[SAMPLE].detail == "8 sessions compared"
+    assert found[SAMPLE].detail == "8 sessions compared, cell by cell"
     assert found[CHECKSUMS].detail == "2 batches as written"
 
 
@@ -102,7 +102,13 @@ def test_a_source_that_can_not_be_asked_leaves_the_check_open_and_others_asked(s
     check = checks(stocked)[SAMPLE]
     assert check.held is None
     assert "its key is refused" in check.detail
-    assert check.detail.endswith("; 4 sessions compared")
+    assert check.detail.endswith("; 4 sessions compared, cell by cell")
+
+
+def test_a_source_whose_key_is_gone_leaves_the_check_open(stocked):
+    check = checks(stocked.model_copy(update={"tiingo_api_key": None}))[SAMPLE]
+    assert check.held is None
+    assert "TIINGO_API_KEY" in check.detail
 
 
 def test_the_master_tells_how_fresh_they_are(stocked):

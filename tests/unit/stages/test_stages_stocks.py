@@ -277,6 +277,9 @@ def test_bad_rows_are_kept_with_their_reason_and_past_the_share_fail_the_ticker(
         ("stocks", "AAPL", "2023-11-06", "high 1 lies below open, low or close"),
         ("stocks", "AAPL", "2024-01-01", "2024-01-01 is no session of the exchange (XNYS)"),
     ]
+    assert [(one["open_time"], one["reason"]) for one in done.rejects] == [
+        (session, reason) for *_, session, reason in kept
+    ]
     for bad in market.histories["AAPL"][:15]:
         bad["high"] = "1"
     with pytest.raises(FatalError, match="rows are bad"):

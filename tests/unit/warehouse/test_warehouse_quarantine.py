@@ -100,6 +100,28 @@ def test_the_newest_are_listed_of_what_is_asked_for(warehouse):
         assert quarantine.newest(connection, limit=1)[1][0].stands is None
 
 
+def test_rows_of_one_batch_are_listed_in_their_order_however_long_it_took_to_find_them(
+    warehouse, monkeypatch
+):
+    ticks = iter(range(10**9))
+    monkeypatch.setattr(quarantine, "now_ms", lambda: next(ticks))
+    put(warehouse, [bar(at, volume="-1") for at in range(30)])
+    with warehouse.reading() as connection:
+        _, found = quarantine.newest(connection, limit=30)
+    assert [one.open_time for one in found] == [bar(at)["open_time"] for at in range(30)]
+
+
+def test_text_behind_the_last_cell_is_kept_with_the_row_that_has_it(warehouse):
+    rows = pl.DataFrame([bar(0), bar(1)], schema=RAW_SCHEMA)
+    rejected = rows.with_columns(reason=pl.lit("?"), beyond=pl.Series(["a,b", None]))
+    with warehouse.writing() as connection:
+        named = quarantine.put(connection, rejected, batch_id=1, stage="ingest")
+        _, (first, second) = quarantine.newest(connection, limit=2)
+    assert first.content == bar(0) | {"beyond": "a,b"}
+    assert second.content == bar(1)
+    assert [one["open_time"] for one in named] == [bar(0)["open_time"], bar(1)["open_time"]]
+
+
 def test_more_rows_than_a_statement_takes_parameters(warehouse):
     rows = [bar(at, volume="-1.00000000") for at in range(33_000)]
     for batch in (1, 2):
