@@ -8,7 +8,10 @@ from bentley.domain import intervals
 from bentley.domain.errors import ConfigurationError
 
 STOCK_SOURCES = ("tiingo", "polygon", "alpha_vantage", "yahoo", "stocktwits")
-"""Every source of stock data, the one trusted most first."""
+"""Every source of stock data, the one trusted most first: each names a module of `sources`.
+
+They are listed here, below the settings, which refuse any other before a source is loaded.
+"""
 
 _SYMBOL = re.compile(r"[A-Za-z0-9]{2,20}")
 _TICKER = re.compile(r"[A-Za-z][A-Za-z0-9]{0,9}([.-][A-Za-z0-9]{1,3})?")

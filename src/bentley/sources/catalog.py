@@ -1,20 +1,15 @@
-"""Every source of stocks, in one place: to add one, write its module and name it here.
-
-Its name goes into `domain.market.STOCK_SOURCES`, too, which says what a universe may name.
-"""
+"""Every source of stocks that is listed: each is a module here of the name that the list has."""
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from bentley.domain.errors import ConfigurationError
-from bentley.sources import alpha_vantage, polygon, stocktwits, tiingo, yahoo
+from bentley.domain.market import STOCK_SOURCES
 from bentley.sources.source import Source
 
-SOURCES: tuple[Source, ...] = (
-    tiingo.SOURCE,
-    polygon.SOURCE,
-    alpha_vantage.SOURCE,
-    yahoo.SOURCE,
-    stocktwits.SOURCE,
+SOURCES: tuple[Source, ...] = tuple(
+    import_module(f"{__package__}.{name}").SOURCE for name in STOCK_SOURCES
 )
 
 
