@@ -6,17 +6,15 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import structlog
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.validators import Number
 
-from bentley import __version__, cli_knime, cli_stocks, output
-from bentley.cli_options import AsJson
+from bentley import __version__, cli_data, cli_knime, cli_stocks, output
+from bentley.cli_options import ALL, AsJson, Selection
 from bentley.domain.clock import parse_time
 from bentley.domain.errors import (
     EXIT_FAILURE,
@@ -27,9 +25,6 @@ from bentley.domain.errors import (
 )
 from bentley.settings import Settings, load
 
-if TYPE_CHECKING:
-    from bentley.console import Screen
-
 app = App(
     name="bentley",
     version=__version__,
@@ -37,47 +32,8 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` tells Ctrl-C from SIGTERM
 )
 app.command(cli_knime.app)
-data = App(name="data", help="What is stored: its coverage, and whether it is what it should be.")
-app.command(data)
+app.command(cli_data.app)
 app.command(cli_stocks.app)
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Selection:
-    """Which bars a command is about."""
-
-    symbols: Annotated[
-        list[str] | None,
-        Parameter(consume_multiple=True, negative="", help="Symbols, like BTCUSDT ETHUSDT."),
-    ] = None
-    interval: Annotated[
-        list[str] | None,
-        Parameter(consume_multiple=True, negative="", help="Bar intervals, like 1h."),
-    ] = None
-    since: Annotated[
-        str | None,
-        Parameter(help="First open time, UTC, inclusive: 2024-01-31, or 2024-01-31T12:00."),
-    ] = None
-    until: Annotated[str | None, Parameter(help="End of the open times, UTC, exclusive.")] = None
-
-    @property
-    def given(self) -> bool:
-        """Whether the command line selects anything."""
-        return self != Selection()
-
-    def settings(self, **more: Any) -> Settings:
-        """Read the settings, with what was given on the command line over them."""
-        return load(
-            symbols=self.symbols,
-            intervals=self.interval,
-            since=self.since,
-            until=self.until,
-            **more,
-        )
-
-
-_ALL = Selection()
 
 
 @app.command
@@ -85,7 +41,7 @@ def run(
     *,
     once: Annotated[bool, Parameter(negative="")] = False,
     replay: Path | None = None,
-    selection: Selection = _ALL,
+    selection: Selection = ALL,
     json: AsJson = False,
 ) -> int:
     """Start everything, run the chain once, show it, and stay up until Ctrl-C.
@@ -134,7 +90,7 @@ def run(
 @app.command
 def sync(
     *,
-    selection: Selection = _ALL,
+    selection: Selection = ALL,
     again: Annotated[bool, Parameter(negative="")] = False,
     json: AsJson = False,
 ) -> int:
@@ -160,7 +116,7 @@ def sync(
 @app.command
 def backfill(
     *,
-    selection: Selection = _ALL,
+    selection: Selection = ALL,
     archive: str | None = None,
     gaps: Annotated[bool, Parameter(negative="")] = False,
     json: AsJson = False,
@@ -200,7 +156,7 @@ def backfill(
 @app.command
 def process(
     *,
-    selection: Selection = _ALL,
+    selection: Selection = ALL,
     json: AsJson = False,
 ) -> int:
     """Run the KNIME workflow over every new bar, and again over those that are selected."""
@@ -213,7 +169,7 @@ def process(
 @app.command
 def track(
     *,
-    selection: Selection = _ALL,
+    selection: Selection = ALL,
     json: AsJson = False,
 ) -> int:
     """Log every processed batch, or each that holds selected bars, that MLflow doesn't have."""
@@ -235,7 +191,7 @@ def _stage(settings: Settings, work: Callable[..., Any], *, as_json: bool) -> in
 @app.command
 def verify(
     *,
-    selection: Selection = _ALL,
+    selection: Selection = ALL,
     json: AsJson = False,
 ) -> int:
     """Check the chain's tables against each other, MLflow and the exchange's clock."""
@@ -246,94 +202,6 @@ def verify(
     found = stage.verify(selection.settings(), selected=selection.given)
     screen.result(found.to_dict(), lambda: screen.verification(found))
     return EXIT_OK if found.held else EXIT_FAILURE
-
-
-@data.command(name="status")
-def data_status(*, selection: Selection = _ALL, json: AsJson = False) -> int:
-    """Show what is stored of every series, or of those selected, and draw it by day."""
-    from bentley.console import Screen  # noqa: PLC0415
-    from bentley.stages import data_status as stage  # noqa: PLC0415
-
-    screen = Screen(as_json=json)
-    settings = selection.settings()
-    found = stage.status(settings, every=not selection.given)
-
-    def show() -> None:
-        screen.data_status(found)
-        _point_to_replays(screen, settings)
-
-    screen.result(found.to_dict(), show)
-    return EXIT_OK
-
-
-def _point_to_replays(screen: Screen, settings: Settings) -> None:
-    if not settings.replayed and (settings.home / "replay").exists():
-        screen.say("Replayed and generated bars lie apart: `bentley doctor` tells where.")
-
-
-@data.command(name="verify")
-def data_verify(
-    *, selection: Selection = _ALL, seed: int | None = None, json: AsJson = False
-) -> int:
-    """Recompute checksums, derive the gaps anew, and compare a sample with the exchange.
-
-    Parameters
-    ----------
-    seed
-        Compare the same bars as another time with this number; others each time by default.
-    """
-    from bentley.console import Screen  # noqa: PLC0415
-    from bentley.stages import data_audit  # noqa: PLC0415
-
-    screen = Screen(as_json=json)
-    found = data_audit.audit(selection.settings(), every=not selection.given, seed=seed)
-    screen.result(found.to_dict(), lambda: screen.checks(found.checks))
-    return EXIT_OK if found.held else EXIT_FAILURE
-
-
-@data.command(name="rejected")
-def data_rejected(
-    *,
-    symbols: Annotated[
-        list[str] | None,
-        Parameter(consume_multiple=True, negative="", help="Of these symbols or tickers."),
-    ] = None,
-    interval: Annotated[
-        list[str] | None,
-        Parameter(consume_multiple=True, negative="", help="Of these intervals."),
-    ] = None,
-    batch: Annotated[int | None, Parameter(validator=Number(gte=1, lt=2**63))] = None,
-    limit: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000))] = 20,
-    json: AsJson = False,
-) -> int:
-    """List the rows that were refused, newest first: why, and with --json what they held.
-
-    Parameters
-    ----------
-    batch
-        Only those that this batch was the first to find.
-    limit
-        So many at most.
-    """
-    from bentley.console import Screen  # noqa: PLC0415
-    from bentley.stages import rejects as stage  # noqa: PLC0415
-
-    screen = Screen(as_json=json)
-    settings = load()
-    found = stage.rejects(
-        settings,
-        limit=limit,
-        symbols=[symbol.upper() for symbol in symbols or ()],
-        intervals=interval or (),
-        batch_id=batch,
-    )
-
-    def show() -> None:
-        screen.rejects(found)
-        _point_to_replays(screen, settings)
-
-    screen.result(found.to_dict(), show)
-    return EXIT_OK
 
 
 @app.command
