@@ -2,14 +2,18 @@
 
 import pytest
 
+from archive_support import ms
 from bentley.domain.errors import FatalError
 from bentley.services.exchange.market import CELLS
+from bentley.sources import catalog
+from bentley.stages import stock_consensus, stock_pull
 from bentley.stages.follow import Failure
 from bentley.stages.orchestrate import EXPERIMENT, report_failure, require, verify_and_report
 from bentley.stages.process import process
 from bentley.stages.track import track
 from bentley.tracking.runs import Tracker
 from bentley.warehouse.schema import knime_processed
+from stock_support import row
 from unit.stages.chain_support import HOUR, ingest_batch
 
 RUN = "manual__2024-01-31T12:00:00+00:00"
@@ -82,6 +86,34 @@ def test_a_run_at_its_end_is_reported_everywhere(ended, rows, mlflow_uri):
     assert {"report.md", "report.png"} <= files
     assert "every check held" in result["note"]
     assert result["mlflow"] in result["note"]
+    assert result["stocks"] == []  # there are no tickers
+    assert "ticker" not in text
+    assert "stocks" not in result["note"]
+
+
+def test_how_fresh_each_ticker_is_stands_in_the_report_and_in_the_note(
+    ended, configured, exchange, market, mlflow_uri, monkeypatch
+):
+    """By the exchange's clock: the session of Monday, 13 November 2023, is the last that is due."""
+    monkeypatch.setattr(stock_pull, "clock", lambda: exchange.now)
+    market.histories["AAPL"] = [row("2023-11-07"), row("2023-11-09")]
+    stocked = configured(
+        mlflow_tracking_uri=mlflow_uri,
+        tickers="AAPL MSFT",
+        max_failed_share=1,
+        **market.settings(),
+    )
+    pulling = stocked.model_copy(update={"since": ms("2023-11-01")})
+    stock_pull.pull(pulling, catalog.named("tiingo"))
+    stock_consensus.decide(pulling)
+    result = verify_and_report(stocked, **given())
+    assert result["held"], result["failed"]
+    text = (ended.reports / f"{STEM}.md").read_text()
+    assert "| AAPL | 2 | 2023-11-07 | 2023-11-09 | 2 | 1 |" in text.splitlines()
+    assert "| MSFT | 0 | - | - | - | - |" in text.splitlines()
+    told = "stocks: AAPL to 2023-11-09, 2 sessions behind, MSFT has no price yet"
+    assert told in result["note"].splitlines()
+    assert [one["ticker"] for one in result["stocks"]] == ["AAPL", "MSFT"]
 
 
 def test_a_check_that_does_not_hold_is_named_and_the_next_attempt_tells_anew(
