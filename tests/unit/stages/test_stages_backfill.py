@@ -90,6 +90,61 @@ def test_every_bar_is_there_exactly_and_a_second_run_reads_nothing(given, wareho
     assert digest(warehouse) == before
 
 
+def cells(warehouse):
+    return [tuple(row) for row in stored(warehouse, *FIELDS[2:])]
+
+
+def told(body):
+    """The same cells as an archive's lines have them."""
+    width = len(FIELDS[2:])
+    return [tuple(map(Decimal, text.split(",")[:width])) for text in body.splitlines()]
+
+
+def test_the_report_says_which_way_the_bars_took(given, warehouse, monkeypatch):
+    """Also of a server that really was sent files, for which these archives are too small."""
+    monkeypatch.setattr(bulk, "_LOAD_FROM_ROWS", 1)
+    load, sent = bulk._load, []
+    monkeypatch.setattr(
+        bulk, "_load", lambda *given, **more: sent.append(1) or load(*given, **more)
+    )
+    report = backfill(given())
+    if warehouse.engine.dialect.name == "sqlite":
+        assert report.details["written_by"] == "INSERT of many rows a statement"
+        assert sent == []
+    else:
+        assert report.details["written_by"] == "LOAD DATA LOCAL INFILE"
+        assert sent
+    assert cells(warehouse) == told(lines("2023-12-01", "2024-02-03"))
+
+
+def test_a_server_that_forbids_load_data_takes_every_bar_all_the_same(
+    given, warehouse, place, monkeypatch, request
+):
+    if warehouse.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no LOAD DATA")
+    monkeypatch.setattr(bulk, "_LOAD_FROM_ROWS", 1)
+    monkeypatch.setattr(bulk, "_load", lambda *_, **__: pytest.fail("the file was sent"))
+    monkeypatch.setattr(archive_rows, "BLOCK_BYTES", 20_000)
+    server = request.getfixturevalue("mariadb")
+    with server.admin() as admin, admin.cursor() as cursor:
+        cursor.execute("SET GLOBAL local_infile = 0")
+    try:
+        first = backfill(given())
+        changed = lines("2024-01-01", "2024-01-31T23:00") + line(ms("2024-01-31T23:00"), trades="8")
+        put(place, "2024-01", changed)
+        second = backfill(given())
+    finally:
+        with server.admin() as admin, admin.cursor() as cursor:
+            cursor.execute("SET GLOBAL local_infile = 1")
+    said = "prepared REPLACE: the server has local_infile off"
+    assert [one.details["written_by"] for one in (first, second)] == [said, said]
+    assert (first.rows_written, first.failures, second.rows_written) == (ALL, (), 1)
+    before, after = lines("2023-12-01", "2024-01-01"), lines("2024-02-01", "2024-02-03")
+    assert cells(warehouse) == told(before + changed + after)
+    assert missing(warehouse) == []
+    assert [one.status for one in batches(warehouse, INGEST)] == [COMMITTED, COMMITTED]
+
+
 def test_an_archive_that_is_published_anew_is_read_again(given, warehouse, place):
     backfill(given())
     changed = lines("2024-01-01", "2024-01-31T23:00") + line(ms("2024-01-31T23:00"), trades="8")
