@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.live import Live
 from rich.padding import Padding
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
@@ -94,7 +94,8 @@ class Screen:
             return
         columns = (
             BarColumn(),
-            TextColumn("{task.completed}/{task.total} archives"),
+            MofNCompleteColumn(),
+            TextColumn("archives"),
             TextColumn("{task.fields[rows]:,} rows"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[at]}"),

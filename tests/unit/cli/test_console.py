@@ -47,3 +47,8 @@ def test_a_terminal_has_a_bar_with_all_that_was_read(shown):
     bar, _, told = drawn.strip().partition(" ")
     assert set(bar) == {"━"}
     assert told == "3/3 archives 3,703,701 rows 0:00:00 BTCUSDT/1h/2024-03"
+
+
+def test_a_terminal_says_that_archives_are_looked_for(shown):
+    drawn = Text.from_ansi(shown([], terminal=True)).plain
+    assert drawn.strip().endswith("0/? archives 0 rows  looking for archives")
