@@ -17,17 +17,16 @@ from bentley.domain import intervals
 from bentley.domain.bars import FIELDS
 from bentley.domain.clock import iso
 from bentley.domain.errors import BentleyError, ConfigurationError, RetriableError
-from bentley.domain.words import counted
 from bentley.settings import Settings
 from bentley.sources import exchange
 from bentley.stages import stock_audit
 from bentley.stages.data_status import stored
 from bentley.stages.reading import Series
-from bentley.stages.table_checks import Check, compared, gaps_agree, told
-from bentley.warehouse import bars, bulk, ledger
-from bentley.warehouse.ledger import INGEST, Batch
+from bentley.stages.table_checks import Check, Kept, as_written, compared, gaps_agree
+from bentley.warehouse import bars, bulk
+from bentley.warehouse.ledger import INGEST, Batch, Range
 from bentley.warehouse.processed import Span
-from bentley.warehouse.schema import batches, binance_ohlcv
+from bentley.warehouse.schema import binance_ohlcv
 from bentley.warehouse.warehouse import Warehouse
 
 WINDOWS = 5
@@ -74,7 +73,10 @@ def audit(settings: Settings, *, every: bool = True, seed: int | None = None) ->
             ]
         )
         spans = [Span(symbol, interval, 0, _LATEST) for symbol, interval in wanted]
-        checks = [_batches(connection), gaps_agree(connection, spans)]
+        checks = [
+            as_written(connection, "checksums recomputed are the ledger's", _BARS),
+            gaps_agree(connection, spans),
+        ]
         samples = {one: list(_sample(connection, one, chance)) for one in wanted}
         shares = stock_audit.checks(connection, settings) if every else []
         sampled = stock_audit.sample(connection, settings, chance) if every else []
@@ -92,53 +94,20 @@ def audit(settings: Settings, *, every: bool = True, seed: int | None = None) ->
     return Audit(settings.origin, tuple(checks))
 
 
-def _batches(connection: Connection) -> Check:
-    """Recompute the checksum of each ingest batch whose bars are all its own still."""
-    wrong, same, replaced = [], 0, 0
-    ids = sa.select(batches.c.id).where(
-        batches.c.stage == INGEST, batches.c.checksum.is_not(None), batches.c.rows_written > 0
-    )
-    for batch_id in connection.scalars(ids.order_by(batches.c.id)).all():
-        batch = ledger.get(connection, batch_id)
-        assert batch is not None  # noqa: S101 - it was listed in this snapshot
-        rows, _, _ = bars.count_batch(connection, batch.id, batch.ranges)
-        if rows < batch.rows_written:
-            lost = batch.rows_written - rows - _later(connection, batch)
-            if lost > 0:
-                wrong.append(
-                    f"{lost} of the {batch.rows_written} bars of batch {batch.id} are gone"
-                )
-            else:
-                replaced += 1
-            continue
-        found = domain_bars.checksum(bars.of_batch(connection, batch.id, batch.ranges))
-        if found == batch.checksum:
-            same += 1
-        else:
-            wrong.append(f"batch {batch.id} has {found[:16]}, not {str(batch.checksum)[:16]}")
-    detail = f"{counted(same, 'batch', 'batches')} as written"
-    if replaced:
-        detail += f", {replaced} with bars that later batches have replaced"
-    return Check("checksums recomputed are the ledger's", not wrong, told(wrong) or detail)
-
-
-def _later(connection: Connection, batch: Batch) -> int:
-    """Count the bars that later batches have where this one wrote."""
+def _within(_: Batch, span: Range) -> sa.ColumnElement[bool]:
     c = binance_ohlcv.c
-    found = 0
-    for span in batch.ranges:
-        found += (
-            connection.scalar(
-                sa.select(sa.func.count()).where(
-                    c.symbol == span.symbol,
-                    c.interval == span.interval,
-                    c.open_time.between(span.first_open, span.last_open),
-                    c.batch_id > batch.id,
-                )
-            )
-            or 0
-        )
-    return found
+    return sa.and_(
+        c.symbol == span.symbol,
+        c.interval == span.interval,
+        c.open_time.between(span.first_open, span.last_open),
+    )
+
+
+def _checksum(connection: Connection, batch: Batch) -> str:
+    return domain_bars.checksum(bars.of_batch(connection, batch.id, batch.ranges))
+
+
+_BARS = Kept(INGEST, binance_ohlcv, "bar", _within, _checksum)
 
 
 def _sample(

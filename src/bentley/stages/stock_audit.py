@@ -11,53 +11,53 @@ from sqlalchemy.engine import Connection
 
 from bentley.domain import consensus, sessions, stocks
 from bentley.domain.errors import BentleyError
-from bentley.domain.words import counted
 from bentley.settings import Settings
 from bentley.sources import catalog
 from bentley.sources.source import Period, Source
 from bentley.stages import stock_status
-from bentley.stages.table_checks import Check, compared, told
+from bentley.stages.table_checks import Check, Kept, as_written, compared, told
 from bentley.warehouse import ledger
 from bentley.warehouse import stocks as stored
-from bentley.warehouse.ledger import CONSENSUS, STOCKS
-from bentley.warehouse.schema import batches
+from bentley.warehouse.ledger import CONSENSUS, STOCKS, Batch, Range
+from bentley.warehouse.schema import stock_consensus, stock_prices
 
 SAMPLE_SESSIONS = 20
 _CELLS = ("session", *stocks.PRICES, "volume")
 
 
 def checks(connection: Connection, settings: Settings) -> list[Check]:
-    """Recompute checksums, the consensus and the gaps of every ticker; nothing without one."""
-    tickers = stock_status.stored(connection)
-    if not tickers:
+    """Recompute checksums, the consensus and the gaps of every ticker.
+
+    Nothing where there is no ticker, and none is lost.
+    """
+    tickers = _tickers(connection)
+    written = as_written(connection, "checksums of stocks are the ledger's", _PRICES)
+    if not tickers and written.held:
         return []
     return [
-        _checksums(connection),
+        written,
         _decided(connection, settings, tickers),
         _gaps(connection, tickers),
     ]
 
 
-def _checksums(connection: Connection) -> Check:
-    """Recompute the checksum of each batch of prices whose rows are all its own still."""
-    wrong, same, replaced = [], 0, 0
-    ids = sa.select(batches.c.id).where(
-        batches.c.stage == STOCKS, batches.c.status != ledger.RUNNING, batches.c.rows_written > 0
-    )
-    for batch_id in connection.scalars(ids.order_by(batches.c.id)).all():
-        batch = ledger.get(connection, batch_id)
-        assert batch is not None  # noqa: S101 - it was listed in this snapshot
-        rows, checksum, _ = stored.count_batch(connection, batch.id, batch.ranges)
-        if rows < batch.rows_written:
-            replaced += 1
-        elif checksum == batch.checksum:
-            same += 1
-        else:
-            wrong.append(f"batch {batch.id} has {checksum[:16]}, not {str(batch.checksum)[:16]}")
-    detail = f"{counted(same, 'batch', 'batches')} as written"
-    if replaced:
-        detail += f", {replaced} with prices that later batches have replaced"
-    return Check("checksums of stocks are the ledger's", not wrong, told(wrong) or detail)
+def _tickers(connection: Connection) -> list[str]:
+    """List the tickers of either table: prices without a consensus are wrong, too."""
+    told = (sa.select(table.c.ticker) for table in (stock_prices, stock_consensus))
+    return sorted(connection.scalars(sa.union(*told)))
+
+
+def _within(batch: Batch, span: Range) -> sa.ColumnElement[bool]:
+    c = stock_prices.c
+    days = sessions.day_of(span.first_open), sessions.day_of(span.last_open)
+    return sa.and_(c.ticker == span.symbol, c.source == batch.engine, c.session.between(*days))
+
+
+def _checksum(connection: Connection, batch: Batch) -> str:
+    return stored.count_batch(connection, batch.id, batch.ranges)[1]
+
+
+_PRICES = Kept(STOCKS, stock_prices, "price", _within, _checksum)
 
 
 def _decided(connection: Connection, settings: Settings, tickers: Iterable[str]) -> Check:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -14,10 +14,16 @@ from bentley.domain import intervals
 from bentley.domain.bars import FIELDS, Checksum
 from bentley.domain.clock import iso
 from bentley.domain.words import counted
-from bentley.warehouse import bulk, gaps
-from bentley.warehouse.ledger import PROCESS
+from bentley.warehouse import bulk, gaps, ledger
+from bentley.warehouse.ledger import PROCESS, Batch, Range
 from bentley.warehouse.processed import Span
-from bentley.warehouse.schema import binance_ohlcv, consumption, knime_processed, quarantine
+from bentley.warehouse.schema import (
+    batches,
+    binance_ohlcv,
+    consumption,
+    knime_processed,
+    quarantine,
+)
 
 _NAMED = 5
 """So many things that are wrong are named; the rest are counted."""
@@ -54,6 +60,61 @@ def told(wrong: Sequence[str]) -> str:
     """Name the first of what is wrong, and how many there are beside them."""
     more = [f"{len(wrong) - _NAMED} more"] if len(wrong) > _NAMED else []
     return "; ".join([*wrong[:_NAMED], *more])
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A table whose rows bear the batch of `stage` that wrote them last, `what` being their name.
+
+    `within` selects the rows that a batch may have written in one of its ranges, and `checksum`
+    is made anew of those that are a batch's own.
+    """
+
+    stage: str
+    table: sa.Table
+    what: str
+    within: Callable[[Batch, Range], sa.ColumnElement[bool]]
+    checksum: Callable[[Connection, Batch], str]
+
+
+def as_written(connection: Connection, name: str, kept: Kept) -> Check:
+    """Recompute the checksum of each batch whose rows are all its own still.
+
+    Of the others, the rows that it lacks must be those of later batches.
+    """
+    wrong, same, replaced = [], 0, 0
+    ids = sa.select(batches.c.id).where(
+        batches.c.stage == kept.stage, batches.c.checksum.is_not(None), batches.c.rows_written > 0
+    )
+    of = kept.table.c.batch_id
+    for batch_id in connection.scalars(ids.order_by(batches.c.id)).all():
+        batch = ledger.get(connection, batch_id)
+        assert batch is not None  # noqa: S101 - it was listed in this snapshot
+        lacking = batch.rows_written - _count(connection, kept, batch, of == batch.id)
+        if lacking > 0:
+            lost = lacking - _count(connection, kept, batch, of > batch.id)
+            if lost > 0:
+                of_all = f"{lost} of the {batch.rows_written} {kept.what}s"
+                wrong.append(f"{of_all} of batch {batch.id} are gone")
+            else:
+                replaced += 1
+            continue
+        found = kept.checksum(connection, batch)
+        if found == batch.checksum:
+            same += 1
+        else:
+            wrong.append(f"batch {batch.id} has {found[:16]}, not {str(batch.checksum)[:16]}")
+    detail = f"{counted(same, 'batch', 'batches')} as written"
+    if replaced:
+        detail += f", {replaced} with {kept.what}s that later batches have replaced"
+    return Check(name, not wrong, told(wrong) or detail)
+
+
+def _count(connection: Connection, kept: Kept, batch: Batch, which: sa.ColumnElement[bool]) -> int:
+    rows = sa.select(sa.func.count()).select_from(kept.table).where(which)
+    return sum(
+        connection.scalar(rows.where(kept.within(batch, span))) or 0 for span in batch.ranges
+    )
 
 
 def _due(span: Span) -> sa.ColumnElement[bool]:

@@ -97,6 +97,67 @@ def test_every_way_to_tamper_is_seen(stocked, change, fails):
     assert not checks(stocked)[fails].held
 
 
+def gone(table, *where):
+    return table.delete().where(*where)
+
+
+def late(table):
+    """The last two of the four sessions."""
+    return table.c.session > sa.literal_column("'2024-01-04'")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            [gone(table, late(table)) for table in (stock_prices, decided)],
+            "2 of the 4 prices of batch 1 are gone; 2 of the 4 prices of batch 2 are gone",
+        ),
+        (
+            # That a later batch has the same sessions of another source makes up for none.
+            [gone(stock_prices, late(stock_prices), stock_prices.c.source == "tiingo")],
+            "2 of the 4 prices of batch 1 are gone",
+        ),
+        (
+            [gone(stock_prices), gone(decided), gone(stock_gaps)],
+            "4 of the 4 prices of batch 1 are gone; 4 of the 4 prices of batch 2 are gone",
+        ),
+        ([gone(stock_prices)], "4 of the 4 prices of batch 1 are gone; 4 of the 4"),
+    ],
+    ids=["the last of all", "the last of one source", "everything", "all prices"],
+)
+def test_prices_that_are_gone_are_seen(stocked, changes, said):
+    with Warehouse.open(stocked) as warehouse, warehouse.writing() as connection:
+        for change in changes:
+            connection.execute(change)
+    found = checks(stocked)[CHECKSUMS]
+    assert not found.held
+    assert found.detail.startswith(said)
+
+
+def test_a_consensus_that_is_gone_as_a_whole_is_seen(stocked):
+    with Warehouse.open(stocked) as warehouse, warehouse.writing() as connection:
+        connection.execute(gone(decided))
+        connection.execute(gone(stock_gaps))
+    found = checks(stocked)
+    assert found[CHECKSUMS].held
+    assert not found[CONSENSUS].held
+
+
+def test_prices_that_a_later_batch_has_replaced_are_not_gone(stocked, market):
+    market.histories["AAPL"][1] = row("2024-01-03", "100.5")
+    stock_pull.pull(stocked, catalog.named("tiingo"), again=True)
+    found = checks(stocked)[CHECKSUMS]
+    assert found.held
+    assert found.detail == "2 batches as written, 1 with prices that later batches have replaced"
+    with Warehouse.open(stocked) as warehouse, warehouse.writing() as connection:
+        last = stock_prices.c.session == sa.literal_column("'2024-01-08'")
+        connection.execute(gone(stock_prices, stock_prices.c.batch_id == 1, last))
+    found = checks(stocked)[CHECKSUMS]
+    assert not found.held
+    assert found.detail == "1 of the 4 prices of batch 1 are gone"
+
+
 def test_a_source_that_can_not_be_asked_leaves_the_check_open_and_others_asked(stocked, market):
     market.say("tiingo", 401, "{}")
     check = checks(stocked)[SAMPLE]
