@@ -143,8 +143,10 @@ def _between(rows: list[Row], first: str, last: str) -> list[Row]:
 
 
 def _tiingo(market: Market, ticker: str, query: dict[str, str], headers: Any) -> Said:
-    if headers.get("Authorization") != f"Token {KEYS['tiingo']}":
-        return _json(401, {"detail": "Please supply a token"})
+    token = headers.get("Authorization", "").removeprefix("Token").strip()
+    if token != KEYS["tiingo"]:
+        said = "Invalid token." if token else "Please supply a token"
+        return _json(403, {"detail": said})
     if ticker not in market.histories:
         return _json(404, {"detail": f"Error: Ticker '{ticker}' not found"})
     rows = _between(market.histories[ticker], query["startDate"], query["endDate"])

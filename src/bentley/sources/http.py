@@ -67,7 +67,8 @@ class Server:
     `what` names it in errors, `setting` the variable that holds its address `base`. The `key` is
     struck out of every message. A wait that the server names is slept through up to `patience` seconds;
     `wait` stands in where it asks for fewer requests and names none. `pace` holds all processes
-    together to the server's limit.
+    together to the server's limit. `refusals` are words by which a 403 speaks of the key itself,
+    in lower case.
     """
 
     what: str
@@ -79,6 +80,7 @@ class Server:
     patience: float = 0.0
     wait: float | None = None
     pace: Pace | None = None
+    refusals: tuple[str, ...] = ()
 
     def ask(self, path: str, params: Mapping[str, str] | None = None) -> httpx.Response:
         """GET a path below `base`; what is no passing trouble is the caller's to judge.
@@ -100,7 +102,7 @@ class Server:
         there is no such server at the address.
         """
         answer = self.ask(path, params)
-        if answer.status_code == _NO_KEY:
+        if self._refuses_key(answer):
             known = "is not set" if self.key is None else "is refused"
             msg = (
                 f"{self.what} answered {answer.status_code}: its key {known}; check it "
@@ -124,6 +126,12 @@ class Server:
             )
             raise FatalError(msg)
         return Answer(answer.status_code, body, self.excerpt(answer))
+
+    def _refuses_key(self, answer: httpx.Response) -> bool:
+        if answer.status_code != _FORBIDDEN:
+            return answer.status_code == _NO_KEY
+        said = answer.text.lower()
+        return any(words in said for words in self.refusals)
 
     def unread(self, answer: Answer) -> RetriableError:
         """Make the error for an answer that holds nothing that is known of this server."""

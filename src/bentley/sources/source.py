@@ -93,7 +93,8 @@ class Source:
 
     `url` and `key` name fields of Settings. Its free plan takes `calls` requests in any `seconds`;
     BENTLEY_RATE_LIMITS says what a paid one takes.
-    `headers` makes the headers of each request from the key.
+    `headers` makes the headers of each request from the key. `refusals` are the words, in lower
+    case, of a 403 that means the key; any other is about what its plan allows.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Source:
     calls: int
     seconds: float
     headers: Callable[[str], Mapping[str, str]] = _bare
+    refusals: tuple[str, ...] = ()
 
     def missing(self, settings: Settings) -> str | None:
         """Say why it can't be asked; None where it can."""
@@ -125,6 +127,7 @@ class Source:
             patience=PATIENCE_SECONDS,
             wait=max(seconds, self.seconds),  # a plan says what is let in, not how long it is shut
             pace=Pace(settings.home / "pace" / f"{self.name}.json", calls, seconds),
+            refusals=self.refusals,
         )
 
     def pull(self, settings: Settings, ticker: str, period: Period) -> Fetched:

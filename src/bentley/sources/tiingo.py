@@ -70,4 +70,5 @@ SOURCE = Source(
     calls=50,  # an hour, on the free plan
     seconds=3_600.0,
     headers=lambda key: {"Authorization": f"Token {key}"},
+    refusals=("supply a token", "invalid token"),  # it answers 403, and never 401
 )

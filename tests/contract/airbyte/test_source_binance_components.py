@@ -190,6 +190,41 @@ def test_what_stays_fails_at_once_and_says_which_partition(
     assert detail.items() <= given.items()
 
 
+def test_every_recorded_error_is_told_apart(components, recorded):
+    known = {
+        (418, -1003): "RATE_LIMITED",
+        (429, -1003): "RATE_LIMITED",
+        (403, None): "RETRY",
+        (400, -1121): "config_error",
+        (400, -1120): "config_error",
+        (400, -1100): "system_error",
+        (400, -1102): "system_error",
+        (400, -1104): "system_error",
+    }
+    found = json.loads((recorded / "rest_samples" / "error_bodies.json").read_text())
+    errors = [one for one in found if one["api"] == "binance" and one["status"]]
+    told = set()
+    for one in errors:
+        body = one["body"].encode()
+        code = json.loads(body)["code"] if body.startswith(b"{") else None
+        response = answer(one["status"], body)
+        expected = known[one["status"], code]
+        told.add((one["status"], code))
+        if expected in {"RATE_LIMITED", "RETRY"}:
+            action, kind, message, _ = interpret(components, response)
+            assert action == expected
+            assert kind.value == "transient_error"
+            assert message.startswith(f"BTCUSDT 1h: the exchange answered {one['status']} ")
+        else:
+            with pytest.raises(components.AirbyteTracedException) as caught:
+                interpret(components, response)
+            assert caught.value.failure_type.value == expected
+            assert json.loads(caught.value.internal_message)["code"] == code
+        # Nor is it a page of bars where what stands between makes a success of it.
+        assert interpret(components, answer(200, body))[0] == "RETRY"
+    assert told == known.keys()
+
+
 def test_the_stream_wide_cursor_is_dropped(components):
     migration = components.PerPartitionState(config={}, parameters={})
     states = [{"partition": {"symbol": "A", "interval": "1h"}, "cursor": {"open_time": "5"}}]

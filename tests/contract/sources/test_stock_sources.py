@@ -108,12 +108,31 @@ def test_a_ticker_that_is_not_known(given, name):
     assert caught.value.ticker == "GONE"
 
 
-@pytest.mark.parametrize("name", ["tiingo", "polygon"])
-def test_a_key_that_is_refused(market, settings, name):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tiingo", r'answered 403: its key is refused.*{"detail": "Invalid token\."}'),
+        ("polygon", r"answered 401: its key is refused.*Unknown API Key"),
+    ],
+)
+def test_a_key_that_is_refused(market, settings, name, said):
     wrong = settings(**market.settings() | {f"{name}_api_key": "wrong-key-9"})
-    with pytest.raises(ConfigurationError, match=r"answered 401: its key is refused") as caught:
+    with pytest.raises(ConfigurationError, match=said) as caught:
         pull(wrong, name)
     assert "wrong-key-9" not in str(caught.value)
+    assert len(market.asked) == 1
+
+
+@pytest.mark.parametrize("said", ["Please supply a token", "Invalid token."])
+def test_either_refusal_of_tiingo_is_told_from_what_a_plan_does_not_include(market, given, said):
+    market.say("tiingo", 403, {"detail": said}, Content_Type="application/json")
+    with pytest.raises(ConfigurationError, match="answered 403: its key is refused"):
+        pull(given, "tiingo")
+    market.be_itself()
+    other = "You do not have permission to access this resource"
+    market.say("tiingo", 403, {"detail": other}, Content_Type="application/json")
+    with pytest.raises(FatalError, match="does not allow this with the key's plan"):
+        pull(given, "tiingo")
 
 
 def test_a_key_that_alpha_vantage_refuses_with_status_200(market, settings):

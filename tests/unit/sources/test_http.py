@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import stamina
 
 from archive_support import dripping, served
 from bentley.domain.errors import FatalError, RetriableError
@@ -120,6 +122,55 @@ def test_an_answer_that_drips_is_given_up(monkeypatch, tmp_path):
             http.ask(f"{site.url}/a.zip", what="it", setting="IT", attempts=2)
         assert time.monotonic() - started < 15
         assert len(site.archives()) == 2
+
+
+@pytest.fixture
+def _without_waits():
+    with stamina.set_testing(True, attempts=http.ATTEMPTS, cap=True):
+        yield
+
+
+def recorded_errors(recorded):
+    found = json.loads((recorded / "rest_samples" / "error_bodies.json").read_text())
+    return [one for one in found if one["api"] == "binance" and one["status"]]
+
+
+PASSING = {403, 418, 429}
+CALLERS_FAULT = {400}
+
+
+@pytest.mark.usefixtures("_without_waits")
+def test_every_recorded_error_of_the_exchange_is_told_apart(recorded):
+    errors = recorded_errors(recorded)
+    assert {one["status"] for one in errors} == PASSING | CALLERS_FAULT
+    for one in errors:
+        kind = RetriableError if one["status"] in PASSING else FatalError
+        with answering((one["status"], {}, one["body"].encode())) as (url, asked):
+            for ask in (
+                lambda at: exchange.klines(at, "BTCUSDT", "1h", start=0, limit=3),
+                exchange.server_time,
+            ):
+                with pytest.raises(kind) as caught:
+                    ask(url)
+                assert "pw-7" not in str(caught.value)
+            tried = http.ATTEMPTS if one["status"] == 403 else 1
+            assert len(asked) == 2 * tried
+            if "-1121" in one["body"]:
+                assert exchange.status(url, "BTCUSDT") == "UNKNOWN"
+                continue
+            with pytest.raises(kind):
+                exchange.status(url, "BTCUSDT")
+
+
+@pytest.mark.usefixtures("_without_waits")
+def test_no_recorded_error_of_the_exchange_is_data_even_as_a_success(recorded):
+    for one in recorded_errors(recorded):
+        with answering((200, {}, one["body"].encode())) as (url, _):
+            kind = FatalError if one["body"].startswith("{") else RetriableError
+            with pytest.raises(kind):
+                exchange.klines(url, "BTCUSDT", "1h", start=0, limit=3)
+            with pytest.raises(kind):
+                exchange.status(url, "BTCUSDT")
 
 
 def test_the_state_of_a_symbol():

@@ -159,7 +159,8 @@ def test_prices_that_a_later_batch_has_replaced_are_not_gone(stocked, market):
 
 
 def test_a_source_that_can_not_be_asked_leaves_the_check_open_and_others_asked(stocked, market):
-    market.say("tiingo", 401, "{}")
+    said = {"detail": "Invalid token."}
+    market.say("tiingo", 403, said, Content_Type="application/json")
     check = checks(stocked)[SAMPLE]
     assert check.held is None
     assert "its key is refused" in check.detail

@@ -293,10 +293,12 @@ def test_without_tickers_or_key_it_says_what_to_set(market, given, settings):
         pull(given(tiingo_api_key=""))
 
 
-def test_a_refused_key_fails_at_once(given):
-    settings = given("AAPL", "IBM", tiingo_api_key="wrong")
+@pytest.mark.parametrize("name", ["tiingo", "polygon"])
+def test_a_refused_key_fails_at_once(market, given, name):
+    settings = given("AAPL", "IBM", **{f"{name}_api_key": "wrong"})
     with pytest.raises(ConfigurationError, match="its key is refused"):
-        pull(settings)
+        pull(settings, name)
+    assert len(market.asked) == 1
     with Warehouse.open(settings) as warehouse, warehouse.reading() as connection:
         assert ledger.failing(connection, ledger.STOCKS)[0] == 1
 
