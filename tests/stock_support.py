@@ -17,12 +17,17 @@ from bentley.domain import stocks
 PRICES = ("open", "high", "low", "close")
 
 
-def row(session, close="100", *, dividend="0", split="1", adj=None):
-    """A day as a history has it; its adjusted prices are the raw ones unless given."""
+def row(session, close="100", *, dividend="0", split="1", adj=None, adj_volume="1000"):
+    """A day as a history has it; its adjusted cells are the raw ones unless given."""
     prices = dict.fromkeys(PRICES, close)
     adjusted = dict.fromkeys((f"adj_{name}" for name in PRICES), adj or close)
     events = {"div_cash": dividend, "split_factor": split}
-    return {"session": session, "volume": "1000", "adj_volume": "1000"} | prices | adjusted | events
+    return (
+        {"session": session, "volume": "1000", "adj_volume": adj_volume}
+        | prices
+        | adjusted
+        | events
+    )
 
 
 @dataclass(frozen=True)

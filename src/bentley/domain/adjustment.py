@@ -27,6 +27,23 @@ TOLERANCE = 1e-5
 Factors with eight decimals, as some publish them, are off by 3e-6 after a few splits.
 """
 
+_ROUNDED = 5e-5
+"""What rounding takes from a price at most: four decimals are the most that raw ones have."""
+
+_SHARE = 1.0
+"""What rounding takes from an adjusted volume at most: it is told in whole shares."""
+
+MISMATCH_SCHEMA = pl.Schema(
+    {
+        "session": pl.Date(),
+        "column": pl.String(),
+        "by": pl.String(),
+        "expected": pl.Float64(),
+        "found": pl.Float64(),
+    }
+)
+"""A factor that is not as it must be: `by` says what makes the expected one."""
+
 
 def factors(rows: pl.DataFrame, *, method: Method = "previous_close") -> pl.DataFrame:
     """The factors of one ticker: `price_factor` of dividends and `split_factor` of splits, float64.
@@ -59,18 +76,26 @@ def adjusted(rows: pl.DataFrame, *, method: Method = "previous_close") -> pl.Dat
     )
 
 
-def mismatches(rows: pl.DataFrame) -> pl.DataFrame:
-    """The sessions at which a source's adjusted closes don't follow from its raw ones.
+def mismatches(rows: pl.DataFrame, *, newest: bool = False) -> pl.DataFrame:
+    """Where a source's adjusted cells don't follow from its raw ones, in MISMATCH_SCHEMA.
 
     `rows` are of one ticker and source in PRICE_SCHEMA, in session order. From one session to the
-    next the ratio of adjusted to raw may change by the day's split and dividend alone, by either
-    method or in between, give or take TOLERANCE. Returns `session`, `expected` and `found`, the
-    changes of the ratio.
+    next the ratio of adjusted to raw close may change by the day's split and dividend alone, by
+    either method or in between, and that of the volumes by the split; the other prices of a
+    session have the factor of its close. All of it give or take TOLERANCE and what rounding
+    takes. With `newest`, nothing can have gone ex since the last row: its factor is 1.
     """
     given = rows.drop_nulls(["adj_close", "div_cash", "split_factor"])
+    found = [_closes(given), *(_cells(given, name) for name in PRICES[:-1]), _volumes(given)]
+    if newest:
+        found.append(_level(rows.tail(1).drop_nulls("adj_close")))
+    return pl.concat(found).sort("session", maintain_order=True)
+
+
+def _closes(given: pl.DataFrame) -> pl.DataFrame:
     splits, by_previous = _steps(given, "previous_close")
     _, by_own = _steps(given, "ex_close")
-    ratio = given["adj_close"].cast(pl.Float64).to_numpy() / _floats(given, "close")
+    ratio = _floats(given, "adj_close") / _floats(given, "close")
     found = np.ones(given.height)
     found[1:] = ratio[1:] / ratio[:-1]
     first, second = splits / by_previous, splits / by_own
@@ -78,9 +103,69 @@ def mismatches(rows: pl.DataFrame) -> pl.DataFrame:
         found > np.maximum(first, second) * (1 + TOLERANCE)
     )
     wrong[:1] = False
-    return pl.DataFrame({"session": given["session"], "expected": first, "found": found}).filter(
-        pl.Series(wrong)
+    return _named(
+        given, wrong, column="adj_close", by="the events make", expected=first, found=found
     )
+
+
+def _cells(given: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Check an adjusted price by the factor of its session's close; a null passes."""
+    raw, close = _floats(given, name), _floats(given, "close")
+    adjusted, adjusted_close = _floats(given, f"adj_{name}"), _floats(given, "adj_close")
+    expected, found = adjusted_close / close, adjusted / raw
+    rounded = _ROUNDED * (1 / raw + 1 / close + 1 / adjusted + 1 / adjusted_close)
+    wrong = np.abs(found / expected - 1) > TOLERANCE + rounded
+    return _named(
+        given, wrong, column=f"adj_{name}", by="the close makes", expected=expected, found=found
+    )
+
+
+def _volumes(given: pl.DataFrame) -> pl.DataFrame:
+    """Check how adjusted volumes change against raw ones, from one that has both to the next."""
+    both = (pl.col("volume") > 0) & (pl.col("adj_volume") > 0)
+    traded = given.with_columns(
+        since=pl.Series(np.cumprod(_floats(given, "split_factor")), dtype=pl.Float64)
+    ).filter(both)
+    since, raw, adjusted = (_floats(traded, name) for name in ("since", "volume", "adj_volume"))
+    ratio, rounded = adjusted / raw, _SHARE / raw + _SHARE / adjusted
+    expected, found = since[1:] / since[:-1], ratio[:-1] / ratio[1:]
+    wrong = np.abs(found / expected - 1) > TOLERANCE + rounded[1:] + rounded[:-1]
+    return _named(
+        traded[1:],
+        wrong,
+        column="adj_volume",
+        by="the splits make",
+        expected=expected,
+        found=found,
+    )
+
+
+def _level(last: pl.DataFrame) -> pl.DataFrame:
+    close, adjusted_close = _floats(last, "close"), _floats(last, "adj_close")
+    found = adjusted_close / close
+    wrong = np.abs(found - 1) > TOLERANCE + _ROUNDED * (1 / close + 1 / adjusted_close)
+    return _named(
+        last,
+        wrong,
+        column="adj_close",
+        by="that nothing follows makes",
+        expected=np.ones(last.height),
+        found=found,
+    )
+
+
+def _named(
+    rows: pl.DataFrame,
+    wrong: npt.NDArray[np.bool_],
+    *,
+    column: str,
+    by: str,
+    expected: Floats,
+    found: Floats,
+) -> pl.DataFrame:
+    told = pl.DataFrame({"session": rows["session"], "expected": expected, "found": found})
+    named = told.with_columns(column=pl.lit(column), by=pl.lit(by))
+    return named.filter(pl.Series(wrong)).select(MISMATCH_SCHEMA.names())
 
 
 def _need_events(rows: pl.DataFrame) -> None:

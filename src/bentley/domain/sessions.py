@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
@@ -19,11 +20,21 @@ FIRST_YEAR = 1962
 SETTLES_MS = 3 * 3_600_000
 """So long after its close a session may still change: late trades, delayed feeds, cancelled prints."""
 
+_NEW_YORK = ZoneInfo("America/New_York")
 _NANOS = 1_000_000
 _LONGEST_BREAK = timedelta(days=14)
 """The exchange has been closed for longer only in 1914."""
 
 SCHEMA = pl.Schema({"session": pl.Date, "opens": pl.Int64, "closes": pl.Int64})
+
+
+def begun(after: date, now: int) -> list[date]:
+    """The sessions behind a day whose own day has begun in New York, by `now` in UTC milliseconds.
+
+    What goes ex on a session has done so from its midnight on, before anything is traded.
+    """
+    today = datetime.fromtimestamp(now / 1000, tz=_NEW_YORK).date()
+    return between(after + timedelta(days=1), today)["session"].to_list()
 
 
 def between(start: date, end: date) -> pl.DataFrame:

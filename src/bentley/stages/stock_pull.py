@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 from sqlalchemy.engine import Connection
 
-from bentley.domain import adjustment, sessions, stocks
+from bentley.domain import adjustment, sessions, stocks, words
 from bentley.domain.errors import (
     BentleyError,
     ConfigurationError,
@@ -48,6 +48,12 @@ _GIVES_UP_AFTER = 3
 
 _NOISE = 1e-6
 _DAY = timedelta(days=1)
+
+_BEARS_EVENT = pl.any_horizontal(
+    pl.col("div_cash").cast(pl.Float64, strict=False) != 0,
+    pl.col("split_factor").cast(pl.Float64, strict=False) != 1,
+)
+"""Whether a row in RAW_SCHEMA tells of a split or dividend; null where it doesn't say."""
 
 Progress = Callable[[str], None]
 
@@ -284,7 +290,8 @@ class _Run:
         if sifted.prices["adj_close"].count():
             with self.warehouse.reading() as connection:
                 known = stored.prices(connection, ticker, source=self.source.name)
-            _tied(self.source, known)
+            newest = self._is_newest(known["session"][-1], sifted.forming)
+            _tied(self.source, known, newest=newest)
 
     def _plan(self, ticker: str) -> _Plan | None:
         """From where on to ask; None where nothing new can be there."""
@@ -349,29 +356,39 @@ class _Run:
         ratio = both["adj_close"].cast(pl.Float64) / both["adj_close_known"].cast(pl.Float64)
         return bool(((ratio - 1).abs() > _NOISE).any())
 
+    def _is_newest(self, last: date, forming: pl.DataFrame) -> bool:
+        """Whether nothing can have gone ex since the last session that is stored.
+
+        Each later one that has begun must be told as being without an event: a source may have
+        adjusted what lies before it from its morning on. What is told ends with `until`.
+        """
+        if self.settings.until is not None and self.settings.until <= self.now:
+            return False
+        quiet = forming.filter(~_BEARS_EVENT)["session"].to_list()
+        return all(day.isoformat() in quiet for day in sessions.begun(last, self.now))
+
 
 def _every_event_is_stored(rejected: pl.DataFrame) -> None:
     """Refuse a split or dividend whose session has no price: what lies before it can't be adjusted."""
-    told = pl.any_horizontal(
-        pl.col("div_cash").cast(pl.Float64, strict=False) != 0,
-        pl.col("split_factor").cast(pl.Float64, strict=False) != 1,
+    events = rejected.filter(
+        _BEARS_EVENT, ~pl.col("reason").str.ends_with("does not fit the column")
     )
-    events = rejected.filter(told, ~pl.col("reason").str.ends_with("does not fit the column"))
     if events.height:
         day, reason = events.select("session", "reason").row(0)
         msg = f"a split or dividend was told of {day}, whose row was refused ({reason})"
         raise DataError(msg)
 
 
-def _tied(source: Source, prices: pl.DataFrame) -> None:
+def _tied(source: Source, prices: pl.DataFrame, *, newest: bool) -> None:
     """Check that the adjusted prices follow from the raw ones; DataError names the first that don't."""
-    wrong = adjustment.mismatches(prices)
+    wrong = adjustment.mismatches(prices, newest=newest)
     if wrong.height:
-        day, expected, found = wrong.row(0)
+        day, column, by, expected, found = wrong.row(0)
         msg = (
-            f"the adjusted closes of {source.title} don't follow from its raw ones at "
-            f"{wrong.height} sessions: on {day} the events make a factor of {expected:.8g}, the "
-            f"prices one of {found:.8g}. Take raw prices there, or those of another source"
+            f"the adjusted prices of {source.title} don't follow from its raw ones at "
+            f"{words.counted(wrong['session'].n_unique(), 'session')}: on {day} {by} a factor of {expected:.8g} for "
+            f"{column}, and it bears one of {found:.8g}. Take raw prices there, or those of another "
+            "source"
         )
         raise DataError(msg)
 

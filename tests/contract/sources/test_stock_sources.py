@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from archive_support import ms
-from bentley.domain import sessions, stocks
+from bentley.domain import adjustment, sessions, stocks
 from bentley.domain.errors import (
     ConfigurationError,
     FatalError,
@@ -219,7 +219,9 @@ def test_recorded_tiingo_rows_come_to_the_digit(recorded, market, given):
     assert first["session"] == "2023-02-09"
     assert first["adj_close"] == "149.6405769631"
     assert first["split_factor"] == "1.0"
-    assert sifted(fetched).height == 3
+    prices = sifted(fetched)
+    assert prices.height == 3
+    assert adjustment.mismatches(prices).is_empty()
 
 
 @pytest.mark.parametrize("cassette", ["ticker_price", "ticker_price_with_date"])
@@ -230,6 +232,7 @@ def test_recorded_cassettes_of_tiingo(recorded, market, given, cassette):
     fetched = pull(given, "tiingo", "GOOGL", days("2015-01-01", "2018-12-31"))
     expected = [str(one["date"])[:10] for one in json.loads(body)]
     assert fetched.rows["session"].to_list() == expected
+    assert adjustment.mismatches(sifted(fetched), newest=True).is_empty()
 
 
 def test_recorded_polygon_bars_come_to_the_digit(recorded, market, given):

@@ -1,6 +1,7 @@
 """Adjusted prices against factor files, by arithmetic, and against what breaks them."""
 
 from datetime import date, timedelta
+from decimal import Decimal
 
 import numpy as np
 import polars as pl
@@ -49,7 +50,26 @@ def test_the_whole_history_equals_the_factor_files(recorded, ticker):
     # The file's splits have eight decimals: 0.01785710 for 1/56 is off by 2.4e-6 of itself.
     apart = adjustment.adjusted(prices)["close"] / prices["adj_close"].cast(pl.Float64) - 1
     assert apart.abs().max() < 2.5e-6
-    assert adjustment.mismatches(prices).is_empty()
+    assert adjustment.mismatches(prices, newest=True).is_empty()
+
+
+@pytest.mark.parametrize("ticker", ["aapl", "spy", "ibm", "bac"])
+def test_recorded_histories_tie_but_for_what_another_share_paid(recorded, ticker):
+    """Until it was renamed, the file of BAC has dividends and closes of two banks."""
+    told = stock_support.frame(stock_support.history(recorded, ticker), "tiingo")
+    prices = stocks.sift(told, now=NOW).prices
+    closes = {day: close for day, (*_, close), _ in stock_support.raw(recorded, ticker)}
+    strange = [
+        one.day
+        for one in stock_support.factors(recorded, ticker)[1:]
+        if one.reference and one.reference != closes[one.day]
+    ]
+    found = adjustment.mismatches(prices, newest=True)
+    assert found["session"].to_list() == [
+        prices["session"].filter(prices["session"] > day)[0] for day in strange
+    ]
+    assert len(strange) == (3 if ticker == "bac" else 0)
+    assert set(found["column"]) <= {"adj_close"}
 
 
 def test_the_splits_of_apple(recorded):
@@ -122,7 +142,7 @@ def told(*days):
             "split_factor": split,
             "source": "tiingo",
         }
-        for when, (close, adj, dividend, split) in zip(dates, days, strict=True)
+        for when, (close, adj, dividend, split) in zip(dates[: len(days)], days, strict=True)
     )
     return stocks.sift(raw, now=NOW).prices
 
@@ -132,7 +152,7 @@ def test_an_adjusted_history_that_missed_a_split_is_found():
     assert adjustment.mismatches(right).is_empty()
     stale = told(("100", "100", "0", "1"), ("50", "50", "0", "2"), ("51", "51", "0", "1"))
     found = adjustment.mismatches(stale)
-    assert found.row(0) == (date(2024, 1, 3), 2.0, 1.0)
+    assert found.row(0) == (date(2024, 1, 3), "adj_close", "the events make", 2.0, 1.0)
     assert found.height == 1
 
 
@@ -142,3 +162,107 @@ def test_either_method_of_adjusting_for_a_dividend_holds(adjusted_before):
     assert adjustment.mismatches(
         told(("100", adjusted_before, "0", "1"), ("97", "97", "1", "1"), ("97", "97", "0", "1"))
     ).is_empty()
+
+
+DIVIDEND = (("100", "99", "0", "1"), ("99", "99", "1", "1"), ("98", "98", "0", "1"))
+
+
+def changed(prices, session, **cells):
+    """One row's cells replaced."""
+    return prices.with_columns(
+        pl.when(session=date.fromisoformat(session))
+        .then(pl.lit(cell, pl.Decimal(38, 18)))
+        .otherwise(name)
+        .alias(name)
+        for name, cell in ((name, cell and Decimal(cell)) for name, cell in cells.items())
+    )
+
+
+@pytest.mark.parametrize("column", ["adj_open", "adj_high", "adj_low"])
+@pytest.mark.parametrize("cell", ["100", "99.002", "98.998"])
+def test_a_price_that_was_adjusted_otherwise_than_its_close_is_found(column, cell):
+    right = told(*DIVIDEND)
+    assert adjustment.mismatches(right).is_empty()
+    found = adjustment.mismatches(changed(right, "2024-01-02", **{column: cell}))
+    assert found.select("session", "column", "by", "expected").rows() == [
+        (date(2024, 1, 2), column, "the close makes", 0.99)
+    ]
+    assert found["found"][0] == pytest.approx(float(cell) / 100)
+
+
+def test_an_adjusted_price_that_a_source_does_not_tell_is_not_tied():
+    bare = changed(told(*DIVIDEND), "2024-01-02", adj_open=None, adj_high=None)
+    assert adjustment.mismatches(bare).is_empty()
+
+
+places = st.decimals("0.01", "2000", places=4)
+
+
+@given(st.tuples(places, places, places, places), st.floats(0.002, 50))
+def test_what_rounding_to_four_places_takes_is_no_mismatch(prices, factor):
+    cells = dict(zip(("open", "high", "low", "close"), prices, strict=True))
+    adjusted = {f"adj_{name}": round(cell * Decimal(factor), 4) for name, cell in cells.items()}
+    if min(adjusted.values()) > Decimal("0.001"):
+        assert adjustment.mismatches(
+            changed(told(DIVIDEND[2]), "2024-01-02", **cells, **adjusted)
+        ).is_empty()
+
+
+def traded(*days):
+    """Rows in PRICE_SCHEMA whose prices tie: (volume, adjusted, split) each."""
+    adjusted = [Decimal(100)]
+    for _, _, split in reversed(days[1:]):
+        adjusted.insert(0, adjusted[0] / Decimal(split))
+    prices = told(
+        *(("100", f"{adj:f}", "0", split) for adj, (*_, split) in zip(adjusted, days, strict=True))
+    )
+    for session, (volume, told_of_it, _) in zip(prices["session"], days, strict=True):
+        cells = {"volume": volume, "adj_volume": told_of_it}
+        prices = changed(prices, session.isoformat(), **cells)
+    return prices
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        [("1000", "2000", "1"), ("1000", "1000", "2")],
+        [("1000", "8000", "1"), ("1000", "4000", "2")],  # a split of 4 came behind the last row
+        [("1000", "2000", "1"), ("0", "0", "2"), ("1000", "1000", "1")],
+        [("1000", "2000", "1"), ("1000", None, "2"), ("1000", "1000", "1")],
+        [("1005", "100", "1"), ("7", "7", "0.1"), ("3", "3", "1")],
+        [("1005", "101", "1"), ("7000", "7000", "0.1")],
+        [("4", "0", "1"), ("7000", "7000", "0.1")],
+        [("1000", None, "1"), ("1000", None, "2")],
+    ],
+)
+def test_volumes_that_follow_from_the_splits(days):
+    assert adjustment.mismatches(traded(*days)).is_empty()
+
+
+@pytest.mark.parametrize(
+    ("days", "expected", "found"),
+    [
+        ([("1000000", "1000000", "1"), ("1000000", "1000000", "2")], 2.0, 1.0),
+        # By a dividend, as no volume is.
+        ([("1000000", "1010101", "1"), ("1000000", "1000000", "1")], 1.0, 1.010101),
+        ([("1000", "1000", "1"), ("0", "0", "2"), ("1000", "1000", "1")], 2.0, 1.0),
+    ],
+)
+def test_a_volume_that_was_adjusted_by_anything_else_is_found(days, expected, found):
+    (row,) = adjustment.mismatches(traded(*days)).rows(named=True)
+    assert (row["column"], row["by"]) == ("adj_volume", "the splits make")
+    assert row["session"] == date(2024, 1, 1) + timedelta(days=len(days))
+    assert row["expected"] == expected
+    assert row["found"] == pytest.approx(found)
+
+
+def test_the_level_is_tied_where_nothing_can_have_followed():
+    stale = told(("100", "99", "0", "1"), ("100", "99", "0", "1"))
+    assert adjustment.mismatches(stale).is_empty()
+    found = adjustment.mismatches(stale, newest=True)
+    assert found.rows() == [
+        (date(2024, 1, 3), "adj_close", "that nothing follows makes", 1.0, 0.99)
+    ]
+    assert adjustment.mismatches(told(*DIVIDEND), newest=True).is_empty()
+    untold = changed(stale, "2024-01-03", adj_close=None)
+    assert adjustment.mismatches(untold, newest=True).is_empty()

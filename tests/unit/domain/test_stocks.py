@@ -135,5 +135,19 @@ def test_the_latest_session_and_those_before_it():
     assert sessions.day_of(sessions.start_of(date(2024, 1, 2))) == date(2024, 1, 2)
 
 
+@pytest.mark.parametrize(
+    ("now", "days"),
+    [
+        ("2024-03-08T23:00", []),
+        ("2024-03-11T03:59", []),
+        ("2024-03-11T04:00", [11]),  # the clocks were set forward the day before
+        ("2024-03-12T12:00", [11, 12]),
+    ],
+)
+def test_a_session_has_begun_at_its_midnight_in_new_york(now, days):
+    moment = int(datetime.fromisoformat(now).replace(tzinfo=UTC).timestamp() * 1000)
+    assert sessions.begun(date(2024, 3, 8), moment) == [date(2024, 3, day) for day in days]
+
+
 def test_no_session_lies_between_days_in_the_wrong_order():
     assert sessions.between(date(2024, 1, 3), date(2024, 1, 2)).is_empty()

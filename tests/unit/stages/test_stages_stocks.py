@@ -149,7 +149,8 @@ def test_an_event_pulls_the_whole_adjusted_history_again(market, given, event):
     settings = given(since=LONG_AGO)
     pull(settings)
     factor = Decimal("0.5") if event == "split" else Decimal("0.99")
-    market.histories["AAPL"] = [row(day.isoformat(), adj=str(100 * factor)) for day in days] + [
+    now = {"adj": str(100 * factor), "adj_volume": "2000" if event == "split" else "1000"}
+    market.histories["AAPL"] = [row(day.isoformat(), **now) for day in days] + [
         row("2024-01-04", "50", split="2")
         if event == "split"
         else row("2024-01-04", "99", dividend="1")
@@ -166,7 +167,10 @@ def test_an_event_pulls_the_whole_adjusted_history_again(market, given, event):
 
 
 def test_a_rewritten_history_is_seen_by_its_latest_prices(market, given):
-    """The event's own day was missed: only that stored prices are others now tells of it."""
+    """The ex-day's own row is not there yet: only that stored prices are others now tells of it.
+
+    So the level of the last row may be any: a dividend of 1 on 2024-01-04 makes it 0.99.
+    """
     days = sessions.between(date(2023, 11, 1), date(2024, 1, 3))["session"]
     market.histories["AAPL"] = [row(day.isoformat()) for day in days]
     settings = given(since=LONG_AGO)
@@ -174,6 +178,57 @@ def test_a_rewritten_history_is_seen_by_its_latest_prices(market, given):
     market.histories["AAPL"] = [row(day.isoformat(), adj="99") for day in days]
     assert pull(settings).details["reread"] == ["AAPL"]
     assert set(closes(settings, column="adj_close").values()) == {99}
+    market.histories["AAPL"] += [row("2024-01-04", "99", dividend="1"), row("2024-01-05", "99")]
+    assert pull(settings).failures == ()
+
+
+@pytest.mark.parametrize(
+    ("now", "later", "more", "told"),
+    [
+        ("2024-01-06T00:00:00", [], {}, True),
+        ("2024-01-08T04:59:59", [], {}, True),
+        # From midnight in New York on it may be an ex-date that is not told yet.
+        ("2024-01-08T05:00:00", [], {}, False),
+        ("2024-01-08T20:00:00", [row("2024-01-08", "99")], {}, True),
+        ("2024-01-08T20:00:00", [row("2024-01-08", "99", dividend="1")], {}, False),
+        ("2024-01-09T20:00:00", [row("2024-01-09", "99")], {}, False),
+        # What came after the end is not asked for.
+        ("2024-01-06T00:00:00", [], {"until": "2024-01-06"}, False),
+        ("2024-01-06T00:00:00", [], {"until": "2024-01-07"}, True),
+    ],
+)
+def test_the_newest_session_is_not_adjusted(market, given, at, now, later, more, told):
+    at(now)
+    days = sessions.between(date(2023, 12, 20), date(2024, 1, 5))["session"]
+    market.histories["AAPL"] = [row(day.isoformat(), adj="99") for day in days] + later
+    settings = given(since="2023-12-20", **more)
+    if told:
+        said = r"at 1 session: on 2024-01-05 that nothing follows makes a factor of 1 for adj_close"
+        with pytest.raises(FatalError, match=said):
+            pull(settings)
+    else:
+        assert pull(settings).failures == ()
+    assert set(closes(settings, column="adj_close").values()) == {99}
+
+
+def test_a_price_that_is_not_adjusted_as_its_close_is_reported(market, given):
+    market.histories["AAPL"] = [
+        row("2024-01-03", adj="50", adj_volume="2000") | {"adj_open": "100", "adj_high": "100"},
+        row("2024-01-04", "50", split="2"),
+    ]
+    said = r"at 1 session: on 2024-01-03 the close makes a factor of 0\.5 for adj_open.* one of 1\."
+    with pytest.raises(FatalError, match=said):
+        pull(given())
+
+
+def test_a_volume_that_was_not_adjusted_is_reported(market, given):
+    market.histories["AAPL"] = [
+        row("2024-01-03", adj="50"),
+        row("2024-01-04", "50", split="2"),
+    ]
+    said = r"on 2024-01-04 the splits make a factor of 2 for adj_volume.* one of 1\."
+    with pytest.raises(FatalError, match=said):
+        pull(given())
 
 
 def test_killed_between_the_event_and_the_history_it_is_whole_after_the_next(
@@ -183,9 +238,9 @@ def test_killed_between_the_event_and_the_history_it_is_whole_after_the_next(
     market.histories["AAPL"] = [row(day.isoformat()) for day in days]
     settings = given(since=LONG_AGO)
     pull(settings)
-    market.histories["AAPL"] = [row(day.isoformat(), adj="50") for day in days] + [
-        row("2024-01-04", "50", split="2")
-    ]
+    market.histories["AAPL"] = [
+        row(day.isoformat(), adj="50", adj_volume="2000") for day in days
+    ] + [row("2024-01-04", "50", split="2")]
 
     class Killed(BaseException):
         pass
@@ -517,9 +572,9 @@ def test_a_shorter_start_keeps_the_history_that_was_asked_for(market, given):
     pull(given(since=LONG_AGO))
     for _ in range(2):
         pull(given(since="2023-12-20"), stale_before=2**53)
-    market.histories["AAPL"] = [row(day.isoformat(), adj="50") for day in days] + [
-        row("2024-01-04", "50", split="2")
-    ]
+    market.histories["AAPL"] = [
+        row(day.isoformat(), adj="50", adj_volume="2000") for day in days
+    ] + [row("2024-01-04", "50", split="2")]
     pull(given(since="2023-12-20"))
     assert set(closes(given(), column="adj_close").values()) == {50}
 
