@@ -44,12 +44,13 @@ def measure(context: Context) -> Iterator[Figure]:
             for source, frame in frames.items():
                 what = f"{kind.name}: {frame.height:,}{source} bars from archives"
                 symbol = frame["symbol"][0]
+                turns = repeats if frame.height >= count else 3 * repeats  # short ones scatter more
                 yield from beside(
                     kind,
                     frame,
                     what,
                     lambda kind=kind, symbol=symbol: _ours(kind, place, symbol),
-                    repeats,
+                    turns,
                     flushed=False,
                 )
 

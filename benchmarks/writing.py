@@ -126,6 +126,8 @@ class Bare:
             cursor.execute("BEGIN IMMEDIATE")
             cursor.executemany(f"INSERT INTO binance_ohlcv ({columns}) VALUES ({marks})", tuples)
             cursor.execute("COMMIT")
+        if not self.flushed:
+            cursor.execute("PRAGMA wal_checkpoint").fetchall()  # ours leaves its file whole, too
 
     def _load(self, cursor: Any, columns: str) -> None:
         for path in self.files:
