@@ -85,26 +85,31 @@ def mismatches(rows: pl.DataFrame, *, newest: bool = False) -> pl.DataFrame:
     session have the factor of its close. All of it give or take TOLERANCE and what rounding
     takes. With `newest`, nothing can have gone ex since the last row: its factor is 1.
     """
-    given = rows.drop_nulls(["adj_close", "div_cash", "split_factor"])
-    found = [_closes(given), *(_cells(given, name) for name in PRICES[:-1]), _volumes(given)]
+    events = rows.drop_nulls(["div_cash", "split_factor"])
+    given = events.drop_nulls("adj_close")
+    found = [_closes(events), *(_cells(given, name) for name in PRICES[:-1]), _volumes(events)]
     if newest:
         found.append(_level(rows.tail(1).drop_nulls("adj_close")))
     return pl.concat(found).sort("session", maintain_order=True)
 
 
-def _closes(given: pl.DataFrame) -> pl.DataFrame:
-    splits, by_previous = _steps(given, "previous_close")
-    _, by_own = _steps(given, "ex_close")
-    ratio = _floats(given, "adj_close") / _floats(given, "close")
-    found = np.ones(given.height)
-    found[1:] = ratio[1:] / ratio[:-1]
-    first, second = splits / by_previous, splits / by_own
-    wrong = (found < np.minimum(first, second) * (1 - TOLERANCE)) | (
-        found > np.maximum(first, second) * (1 + TOLERANCE)
+def _closes(rows: pl.DataFrame) -> pl.DataFrame:
+    """Check how adjusted closes change against raw ones, from one that has both to the next."""
+    splits, by_previous = _steps(rows, "previous_close")
+    _, by_own = _steps(rows, "ex_close")
+    told = rows["adj_close"].is_not_null()
+    kept, at = rows.filter(told), told.to_numpy()
+    since = (np.cumprod(splits / factor)[at] for factor in (by_previous, by_own))
+    first, second = (steps[1:] / steps[:-1] for steps in since)
+    close, adjusted_close = _floats(kept, "close"), _floats(kept, "adj_close")
+    ratio, rounded = adjusted_close / close, _ROUNDED * (1 / close + 1 / adjusted_close)
+    found = ratio[1:] / ratio[:-1]
+    allowed = TOLERANCE + rounded[1:] + rounded[:-1]
+    wrong = (found < np.minimum(first, second) * (1 - allowed)) | (
+        found > np.maximum(first, second) * (1 + allowed)
     )
-    wrong[:1] = False
     return _named(
-        given, wrong, column="adj_close", by="the events make", expected=first, found=found
+        kept[1:], wrong, column="adj_close", by="the events make", expected=first, found=found
     )
 
 

@@ -14,7 +14,6 @@ from bentley.domain.errors import BentleyError
 from bentley.settings import Settings
 from bentley.sources import catalog
 from bentley.sources.source import Period, Source
-from bentley.stages import stock_status
 from bentley.stages.table_checks import Check, Kept, as_written, compared, told
 from bentley.warehouse import ledger
 from bentley.warehouse import stocks as stored
@@ -61,10 +60,12 @@ _PRICES = Kept(STOCKS, stock_prices, "price", _within, _checksum)
 
 
 def _decided(connection: Connection, settings: Settings, tickers: Iterable[str]) -> Check:
-    """Decide every session anew, but for those whose prices no consensus has taken yet."""
-    waiting = {
-        span.symbol for batch in ledger.unconsumed(connection, CONSENSUS) for span in batch.ranges
-    }
+    """Decide every session anew, but for those whose prices no consensus has taken yet.
+
+    A pull that is at work has stored some, which are announced at its end.
+    """
+    untaken = [*ledger.unconsumed(connection, CONSENSUS), *ledger.running(connection, STOCKS)]
+    waiting = {span.symbol for batch in untaken for span in batch.ranges}
     wrong: list[str] = []
     count = 0
     for ticker in tickers:
@@ -116,7 +117,7 @@ def sample(
 def _samples(
     connection: Connection, settings: Settings, chance: random.Random
 ) -> Iterator[tuple[Source, str, pl.DataFrame]]:
-    tickers = stock_status.stored(connection)
+    tickers = _tickers(connection)
     for name in settings.sources:
         for ticker in chance.sample(tickers, len(tickers)):
             rows = stored.prices(connection, ticker, source=name)

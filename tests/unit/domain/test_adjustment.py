@@ -156,6 +156,22 @@ def test_an_adjusted_history_that_missed_a_split_is_found():
     assert found.height == 1
 
 
+def test_an_event_whose_adjusted_close_is_not_told_counts_for_the_next_that_is():
+    for before, mismatches in (("50", []), ("100", [(date(2024, 1, 4), 2.0, 1.0)])):
+        days = told(("100", before, "0", "1"), ("50", "50", "0", "2"), ("51", "51", "0", "1"))
+        found = adjustment.mismatches(changed(days, "2024-01-03", adj_close=None))
+        assert found.select("session", "expected", "found").rows() == mismatches
+
+
+def test_closes_that_were_rounded_to_four_places_tie():
+    """1 - 0.0083/0.8301 is 0.990001."""
+    last = ("0.82", "0.82", "0.0083", "1")
+    right = told(("0.8215", "0.8133", "0", "1"), ("0.8301", "0.8218", "0", "1"), last)
+    assert adjustment.mismatches(right).is_empty()
+    missed = told(("0.8215", "0.8215", "0", "1"), ("0.8301", "0.8301", "0", "1"), last)
+    assert adjustment.mismatches(missed)["session"].to_list() == [date(2024, 1, 4)]
+
+
 @pytest.mark.parametrize("adjusted_before", ["99", "98.97959183673469"])
 def test_either_method_of_adjusting_for_a_dividend_holds(adjusted_before):
     """1 - 1/100 of the close before, or 97/98 of the day's own."""

@@ -15,8 +15,9 @@ from bentley.stages import (
     stock_pull,
     stock_status,
 )
+from bentley.warehouse.ledger import RUNNING, STOCKS
+from bentley.warehouse.schema import batches, stock_gaps, stock_prices
 from bentley.warehouse.schema import stock_consensus as decided
-from bentley.warehouse.schema import stock_gaps, stock_prices
 from bentley.warehouse.warehouse import Warehouse
 from stock_support import row
 
@@ -142,6 +143,16 @@ def test_a_consensus_that_is_gone_as_a_whole_is_seen(stocked):
     found = checks(stocked)
     assert found[CHECKSUMS].held
     assert not found[CONSENSUS].held
+    assert found[SAMPLE].held  # prices are compared without one, too
+
+
+def test_what_a_pull_at_work_has_stored_is_not_decided_yet(stocked):
+    with Warehouse.open(stocked) as warehouse, warehouse.writing() as connection:
+        connection.execute(gone(decided))
+        connection.execute(gone(stock_gaps))
+        of = batches.c.stage == STOCKS
+        connection.execute(batches.update().where(of).values(status=RUNNING))
+    assert {one.held for one in checks(stocked).values()} == {True}
 
 
 def test_prices_that_a_later_batch_has_replaced_are_not_gone(stocked, market):
