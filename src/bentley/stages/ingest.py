@@ -73,14 +73,7 @@ def sync(
         series = tuple(coverage(warehouse, run.wanted, end=end))
         run.failures += ended(settings, series, known=run.failures)
         failures = [*run.failures, *run.holes]
-        return finished(
-            settings,
-            warehouse,
-            batch_id,
-            series=series,
-            failures=failures,
-            rejects=run.intake.rejects,
-        )
+        return finished(settings, run.intake, series=series, failures=failures)
 
 
 class _Run:

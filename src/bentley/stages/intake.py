@@ -207,12 +207,10 @@ def begun(
 
 def finished(
     settings: Settings,
-    warehouse: Warehouse,
-    batch_id: int,
+    intake: Intake,
     *,
     series: Sequence[Mapping[str, Any]],
     failures: Sequence[Mapping[str, str]],
-    rejects: Sequence[Brief],
     **more: Any,
 ) -> StageReport:
     """Commit a batch on what its table holds, and report it; `more` goes to its details."""
@@ -223,13 +221,13 @@ def finished(
         "until": settings.until,
         **more,
     }
-    batch = close(warehouse, batch_id, details=details)
+    batch = close(intake.warehouse, intake.batch_id, details=details)
     return of_batch(
         batch,
         origin=settings.origin,
         series=tuple(series),
         failures=tuple(failures),
-        rejects=tuple(rejects),
+        rejects=tuple(intake.rejects),
     )
 
 

@@ -74,15 +74,7 @@ def fold(
         series = tuple(coverage(warehouse, wanted, end=end))
         failures = _missing(settings, series, fault=run.intake.first_reason)
         failures += ended(settings, series, known=failures)
-        return finished(
-            settings,
-            warehouse,
-            batch_id,
-            series=series,
-            failures=failures,
-            rejects=run.intake.rejects,
-            job=job_id,
-        )
+        return finished(settings, run.intake, series=series, failures=failures, job=job_id)
 
 
 def _missing(

@@ -42,8 +42,8 @@ def checks(connection: Connection, settings: Settings) -> list[Check]:
 
 def _tickers(connection: Connection) -> list[str]:
     """List the tickers of either table: prices without a consensus are wrong, too."""
-    told = (sa.select(table.c.ticker) for table in (stock_prices, stock_consensus))
-    return sorted(connection.scalars(sa.union(*told)))
+    of_each = (sa.select(table.c.ticker) for table in (stock_prices, stock_consensus))
+    return sorted(connection.scalars(sa.union(*of_each)))
 
 
 def _within(batch: Batch, span: Range) -> sa.ColumnElement[bool]:

@@ -16,17 +16,17 @@ from typing import Any
 import polars as pl
 from sqlalchemy.engine import Connection
 
-from bentley.domain import adjustment, sessions, stocks, words
+from bentley.domain import sessions, stocks
 from bentley.domain.errors import (
     BentleyError,
     ConfigurationError,
-    DataError,
     FatalError,
     RetriableError,
     described,
 )
 from bentley.settings import Settings
 from bentley.sources.source import Fetched, Period, Source
+from bentley.stages import stock_ties
 from bentley.stages.closing import DEAD, Counted, counted
 from bentley.stages.report import StageReport, of_batch
 from bentley.warehouse import ledger, quarantine, states
@@ -48,12 +48,6 @@ _GIVES_UP_AFTER = 3
 
 _NOISE = 1e-6
 _DAY = timedelta(days=1)
-
-_BEARS_EVENT = pl.any_horizontal(
-    pl.col("div_cash").cast(pl.Float64, strict=False) != 0,
-    pl.col("split_factor").cast(pl.Float64, strict=False) != 1,
-)
-"""Whether a row in RAW_SCHEMA tells of a split or dividend; null where it doesn't say."""
 
 Progress = Callable[[str], None]
 
@@ -286,12 +280,15 @@ class _Run:
         self.rejects = [*self.rejects, *named][: quarantine.NAMED]
         if bad is not None:
             raise bad
-        _every_event_is_stored(sifted.rejected)
+        stock_ties.every_event_is_stored(sifted.rejected)
         if sifted.prices["adj_close"].count():
             with self.warehouse.reading() as connection:
                 known = stored.prices(connection, ticker, source=self.source.name)
-            newest = self._is_newest(known["session"][-1], sifted.forming)
-            _tied(self.source, known, newest=newest)
+            until = self.settings.until
+            newest = (until is None or until > self.now) and stock_ties.nothing_followed(
+                known["session"][-1], sifted.forming, now=self.now
+            )
+            stock_ties.tied(self.source, known, newest=newest)
 
     def _plan(self, ticker: str) -> _Plan | None:
         """From where on to ask; None where nothing new can be there."""
@@ -355,42 +352,6 @@ class _Run:
         # Some sources give other last digits from one answer to the next.
         ratio = both["adj_close"].cast(pl.Float64) / both["adj_close_known"].cast(pl.Float64)
         return bool(((ratio - 1).abs() > _NOISE).any())
-
-    def _is_newest(self, last: date, forming: pl.DataFrame) -> bool:
-        """Whether nothing can have gone ex since the last session that is stored.
-
-        Each later one that has begun must be told as being without an event: a source may have
-        adjusted what lies before it from its morning on. What is told ends with `until`.
-        """
-        if self.settings.until is not None and self.settings.until <= self.now:
-            return False
-        quiet = forming.filter(~_BEARS_EVENT)["session"].to_list()
-        return all(day.isoformat() in quiet for day in sessions.begun(last, self.now))
-
-
-def _every_event_is_stored(rejected: pl.DataFrame) -> None:
-    """Refuse a split or dividend whose session has no price: what lies before it can't be adjusted."""
-    events = rejected.filter(
-        _BEARS_EVENT, ~pl.col("reason").str.ends_with("does not fit the column")
-    )
-    if events.height:
-        day, reason = events.select("session", "reason").row(0)
-        msg = f"a split or dividend was told of {day}, whose row was refused ({reason})"
-        raise DataError(msg)
-
-
-def _tied(source: Source, prices: pl.DataFrame, *, newest: bool) -> None:
-    """Check that the adjusted prices follow from the raw ones; DataError names the first that don't."""
-    wrong = adjustment.mismatches(prices, newest=newest)
-    if wrong.height:
-        day, column, by, expected, found = wrong.row(0)
-        msg = (
-            f"the adjusted prices of {source.title} don't follow from its raw ones at "
-            f"{words.counted(wrong['session'].n_unique(), 'session')}: on {day} {by} a factor of {expected:.8g} for "
-            f"{column}, and it bears one of {found:.8g}. Take raw prices there, or those of another "
-            "source"
-        )
-        raise DataError(msg)
 
 
 def is_limit(error: BentleyError) -> bool:

@@ -83,8 +83,9 @@ def excess(
 ) -> DataError | None:
     """Return the error where more rows are bad than leaves the rest to be trusted, or None.
 
-    It tells the first that is `named`, and where the others are `kept`. A few bad rows never fail a batch by their share, for an hourly run reads only a few rows;
-    a share of 0 lets none pass.
+    It tells the first that is `named`, and where to find all if they are `kept`. A few bad rows
+    never fail a batch by their share, for an hourly run reads only a few rows; a share of 0 lets
+    none pass.
     """
     if rejected <= (max(FORGIVEN, share * read) if share else 0):
         return None
