@@ -213,7 +213,10 @@ class _Run:
     def _fill(self, intake: Intake, chunks: Iterator[_Chunk]) -> None:
         """Store chunks up to the end of an archive at which the batch is large enough."""
         with self.warehouse.reading() as connection:
-            lanes = _LANES if bulk.loads_files(connection) else 1
+            # A server may still have to take back what one that failed left. Lanes that wait for
+            # its rows lock the gaps which they leave, and with them each other.
+            alone = ledger.failing(connection, INGEST)[0] or not bulk.loads_files(connection)
+            lanes = 1 if alone else _LANES
         stored = ahead.in_turn(partial(self._store, intake), _of_batch(chunks), threads=lanes)
         with closing(stored):
             for chunk, done in stored:

@@ -35,12 +35,13 @@ def decide(settings: Settings, *, again: bool = False, dag_run: str | None = Non
         Warehouse.open(settings) as warehouse,
         warehouse.alone(CONSENSUS, wait_seconds=_LOCK_SECONDS),
     ):
-        with warehouse.reading() as connection:
-            taken = ledger.unconsumed(connection, CONSENSUS)
-            dead = ledger.running(connection, CONSENSUS)
-            tickers = connection.scalars(sa.select(stock_prices.c.ticker).distinct()).all()
+        with warehouse.writing() as connection:
+            dead = ledger.dead(connection, CONSENSUS)
         for batch in dead:  # it is all one transaction: nothing of it was written
             without_rows(warehouse, batch.id, DEAD)
+        with warehouse.reading() as connection:
+            taken = ledger.unconsumed(connection, CONSENSUS)
+            tickers = connection.scalars(sa.select(stock_prices.c.ticker).distinct()).all()
         touched = _touched(span for batch in taken for span in batch.ranges)
         if again:
             touched |= dict.fromkeys(tickers, _EVER)

@@ -243,6 +243,17 @@ def running(connection: Connection, stage: str) -> list[Batch]:
     return _load(connection, batches.c.stage == stage, batches.c.status == RUNNING)
 
 
+def dead(connection: Connection, stage: str) -> list[Batch]:
+    """List like `running`, in a transaction that writes, what no commit on its way changes any more.
+
+    A process may die between its last word to a server and the commit that this asks for.
+    """
+    ids = sa.select(batches.c.id).where(batches.c.stage == stage, batches.c.status == RUNNING)
+    found = connection.scalars(ids).all()
+    connection.execute(ids.where(batches.c.id.in_(found)).with_for_update())
+    return running(connection, stage)
+
+
 def get(connection: Connection, batch_id: int) -> Batch | None:
     """Find one batch."""
     found = _load(connection, batches.c.id == batch_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 import zstandard
 
 from archive_support import half, line, lines, ms, put, served, sign, spoiled, status
-from bentley.domain.bars import FIELDS, checksum
+from bentley.domain.bars import FIELDS, KEY, checksum
 from bentley.domain.errors import ConfigurationError, DataError, FatalError, RetriableError
 from bentley.sources import archive_rows
 from bentley.stages import backfill as stage
@@ -21,10 +22,10 @@ from bentley.stages import intake, positions
 from bentley.stages.backfill import backfill
 from bentley.stages.intake import close_dead
 from bentley.stages.reading import Mark
-from bentley.warehouse import bars, bulk, gaps
+from bentley.warehouse import bars, bulk, gaps, ledger
 from bentley.warehouse.ledger import COMMITTED, FAILED, INGEST
 from bentley.warehouse.schema import binance_ohlcv, quarantine
-from unit.stages.chain_support import batches, digest, ingest_batch
+from unit.stages.chain_support import batches, digest, frame, ingest_batch, series
 
 SERIES = ("BTCUSDT", "1h")
 
@@ -428,31 +429,76 @@ def test_a_server_takes_pieces_at_once_and_commits_them_in_their_order(
     if warehouse.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has one writer")
     real, both = bulk.write, threading.Barrier(2, timeout=30)
-    alive, began = [], []
+    alive, began, died = [], [], []
 
     def dying(connection, table, rows, **more):
-        began.append(rows["open_time"].min())
-        if len(began) <= 2:
+        if not died:
+            began.append(rows["open_time"].min())
             both.wait()
-        if began[1:] and rows["open_time"].min() == ms("2023-12-01"):
-            alive.append(len(stored(warehouse, "open_time")))
-            time.sleep(0.5)  # the other has its rows by now, and waits
-            alive.append(len(stored(warehouse, "open_time")))
-            if not died:
+            if rows["open_time"].min() == ms("2023-12-01"):
+                alive.append(len(stored(warehouse, "open_time")))
+                time.sleep(0.5)  # the other has its rows by now, and waits
+                alive.append(len(stored(warehouse, "open_time")))
                 died.append(1)
                 raise KeyboardInterrupt
         real(connection, table, rows, **more)
 
-    died = []
     monkeypatch.setattr(bulk, "write", dying)
     with pytest.raises(KeyboardInterrupt):
         backfill(given())
     assert sorted(began) == [ms("2023-12-01"), ms("2024-01-01")]
     assert alive == [0, 0]
     assert stored(warehouse, "open_time") == []
-    began.clear()
     assert backfill(given()).rows_written == ALL
-    assert alive == [0, 0, 0, 0]
+
+
+def until_one_waits(connection, other):
+    """Until a transaction of this server waits for a lock, or the `other` ended without it."""
+    query = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+    while not other.done() and not connection.scalar(sa.text(query)):
+        time.sleep(0.2)  # asked more often, the server tells again what it told before
+
+
+@pytest.mark.parametrize("loaded", [True, False], ids=["LOAD DATA", "REPLACE"])
+def test_rows_that_a_server_has_still_to_take_back_are_waited_for(
+    given, warehouse, monkeypatch, loaded
+):
+    """Those of a run that died: by them two lanes would come to wait for each other."""
+    if warehouse.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer")
+    monkeypatch.setattr(bulk, "_LOAD_FROM_ROWS", 100 if loaded else 10_000)
+    with warehouse.writing() as connection:
+        ledger.begin(connection, INGEST, engine="archives")
+    with warehouse.engine.connect() as dead, ThreadPoolExecutor(1) as beside:
+        first = dict.fromkeys(binance_ohlcv.c.keys(), 0) | dict(zip(KEY, SERIES, strict=False))
+        rows = [first | {"open_time": ms(day)} for day in ("2023-12-01", "2024-01-01")]
+        dead.execute(binance_ohlcv.insert(), rows)
+        done = beside.submit(backfill, given())
+        until_one_waits(dead, done)
+        time.sleep(0.5)  # a second lane would be there by now
+        dead.rollback()
+        assert done.result().rows_written == ALL
+    died, made = batches(warehouse, INGEST)
+    assert (died.status, made.status, made.rows_news) == (FAILED, COMMITTED, ALL)
+
+
+def test_a_commit_that_outlives_its_process_is_counted(warehouse):
+    """The server has been asked for it, and carries it out when the next run is there already."""
+    if warehouse.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer")
+    with warehouse.writing() as connection:
+        batch_id = ledger.begin(connection, INGEST, engine="archives")
+    rows = frame(series(3))
+    with warehouse.engine.connect() as dying, ThreadPoolExecutor(1) as beside:
+        done = bars.upsert(dying, rows, batch_id=batch_id, source="archives")
+        ledger.add(dying, batch_id, read=3, written=3, news=3, ranges=done.ranges)
+        closed = beside.submit(close_dead, warehouse)
+        until_one_waits(dying, closed)
+        dying.commit()
+        closed.result()
+    (batch,) = batches(warehouse, INGEST)
+    assert (batch.status, batch.rows_news) == (FAILED, 3)
+    assert (batch.checksum, batch.watermark) == (checksum([rows]), rows["open_time"].max())
 
 
 def test_bars_that_an_archive_repeats_are_written_one_after_the_other(
