@@ -54,6 +54,9 @@ _PREPARED_AHEAD = 1
 _LANES = 2
 """So many chunks a server loads at once, each on a connection; SQLite has one writer."""
 
+_TAKEN_BACK_MS = 600_000
+"""So long a server may have to roll back what a failed batch left: two chunks at most."""
+
 _FIRST_BYTES = 1 << 19
 """Small pieces at first, each twice the one before: the database has work while the next is read."""
 
@@ -213,10 +216,11 @@ class _Run:
     def _fill(self, intake: Intake, chunks: Iterator[_Chunk]) -> None:
         """Store chunks up to the end of an archive at which the batch is large enough."""
         with self.warehouse.reading() as connection:
-            # A server may still have to take back what one that failed left. Lanes that wait for
-            # its rows lock the gaps which they leave, and with them each other.
-            alone = ledger.failing(connection, INGEST)[0] or not bulk.loads_files(connection)
-            lanes = 1 if alone else _LANES
+            # Lanes that wait for rows which a server still takes back lock the gaps that these
+            # leave, and with them each other.
+            lately = ledger.now_ms() - _TAKEN_BACK_MS
+            unsure = ledger.failed_since(connection, INGEST, lately)
+            lanes = _LANES if bulk.loads_files(connection) and not unsure else 1
         stored = ahead.in_turn(partial(self._store, intake), _of_batch(chunks), threads=lanes)
         with closing(stored):
             for chunk, done in stored:

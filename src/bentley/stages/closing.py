@@ -42,6 +42,8 @@ def counted(
     for; nobody else writes the rows, for the caller holds the stage's lock. Raises FatalError for
     rows that are not there.
     """
+    with warehouse.writing() as connection:
+        ledger.await_commit(connection, batch_id)
     with warehouse.snapshot() as connection:
         batch = ledger.get(connection, batch_id)
         assert batch is not None  # noqa: S101 - the caller has just begun it

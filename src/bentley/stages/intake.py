@@ -248,8 +248,8 @@ def clock(settings: Settings, warehouse: Warehouse, batch_id: int) -> int:
 
 def close_dead(warehouse: Warehouse) -> None:
     """Close the batches whose process died; the caller holds the stage's lock."""
-    with warehouse.writing() as connection:
-        dead = ledger.dead(connection, INGEST)
+    with warehouse.reading() as connection:
+        dead = ledger.running(connection, INGEST)
     for batch in dead:
         _log.warning("closing a batch whose process died", batch=batch.id)
         close(warehouse, batch.id, error=DEAD)

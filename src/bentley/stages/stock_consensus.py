@@ -35,9 +35,9 @@ def decide(settings: Settings, *, again: bool = False, dag_run: str | None = Non
         Warehouse.open(settings) as warehouse,
         warehouse.alone(CONSENSUS, wait_seconds=_LOCK_SECONDS),
     ):
-        with warehouse.writing() as connection:
-            dead = ledger.dead(connection, CONSENSUS)
-        for batch in dead:  # it is all one transaction: nothing of it was written
+        with warehouse.reading() as connection:
+            dead = ledger.running(connection, CONSENSUS)
+        for batch in dead:  # each all one transaction: nothing is written, or it is committed now
             without_rows(warehouse, batch.id, DEAD)
         with warehouse.reading() as connection:
             taken = ledger.unconsumed(connection, CONSENSUS)

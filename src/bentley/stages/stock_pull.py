@@ -124,8 +124,8 @@ def pull(
 
 def close_dead(warehouse: Warehouse, stage: str, engine: str) -> None:
     """Close the batches of a source whose process died; the caller holds the source's lock."""
-    with warehouse.writing() as connection:
-        dead = [one for one in ledger.dead(connection, stage) if one.engine == engine]
+    with warehouse.reading() as connection:
+        dead = [one for one in ledger.running(connection, stage) if one.engine == engine]
     for batch in dead:
         _close(warehouse, batch.id, error=DEAD)
 

@@ -188,6 +188,14 @@ def _widen(connection: Connection, batch_id: int, piece: Range) -> None:
         connection.execute(batch_ranges.insert().values(batch_id=batch_id, **vars(piece)))
 
 
+def await_commit(connection: Connection, batch_id: int) -> None:
+    """Wait until no transaction is left that has counted rows of a batch.
+
+    A server still carries out a commit whose asker has died or lost it meanwhile.
+    """
+    connection.execute(sa.select(batches.c.id).where(batches.c.id == batch_id).with_for_update())
+
+
 def close(
     connection: Connection,
     batch_id: int,
@@ -243,17 +251,6 @@ def running(connection: Connection, stage: str) -> list[Batch]:
     return _load(connection, batches.c.stage == stage, batches.c.status == RUNNING)
 
 
-def dead(connection: Connection, stage: str) -> list[Batch]:
-    """List like `running`, in a transaction that writes, what no commit on its way changes any more.
-
-    A process may die between its last word to a server and the commit that this asks for.
-    """
-    ids = sa.select(batches.c.id).where(batches.c.stage == stage, batches.c.status == RUNNING)
-    found = connection.scalars(ids).all()
-    connection.execute(ids.where(batches.c.id.in_(found)).with_for_update())
-    return running(connection, stage)
-
-
 def get(connection: Connection, batch_id: int) -> Batch | None:
     """Find one batch."""
     found = _load(connection, batches.c.id == batch_id)
@@ -290,6 +287,13 @@ def failing(connection: Connection, stage: str) -> tuple[int, int]:
         )
     ).one()
     return int(count), int(last or 0)
+
+
+def failed_since(connection: Connection, stage: str, time: int) -> bool:
+    """Whether a batch of a stage was closed as failed at a time of this machine's, or later."""
+    c = batches.c
+    failed = (c.stage == stage, c.status == FAILED, c.ended_at >= time)
+    return connection.scalar(sa.select(sa.literal(1)).where(*failed).limit(1)) is not None
 
 
 def _load(connection: Connection, *where: sa.ColumnElement[bool]) -> list[Batch]:
