@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -289,17 +288,15 @@ def _load(
     *,
     new: bool,
 ) -> None:
-    with tempfile.TemporaryDirectory(prefix="bentley-load-") as folder:
-        path = Path(folder) / "rows.csv"
-        with path.open("wb") as file:
-            file.writelines(text.texts)
-        # the driver reads a percent sign as one of its marks
-        place = path.as_posix().replace("'", "''").replace("%", "%%")
+    with tempfile.TemporaryFile() as file:  # without a name: nothing is left, whoever is killed
+        file.writelines(text.texts)
+        place = f"/dev/fd/{file.fileno()}"  # by which the driver opens it
         quote = connection.dialect.identifier_preparer.quote
         filled = text.shared | dict.fromkeys(stamp, "%s")
         fixed = ", ".join(f"{quote(name)} = {value}" for name, value in filled.items())
         # Without a word, a row whose key is there is left out with a warning.
         for verb in ("", "REPLACE ") if new else ("REPLACE ",):
+            file.seek(0)
             connection.exec_driver_sql(
                 f"LOAD DATA LOCAL INFILE '{place}' {verb}INTO TABLE {table.name} "
                 "CHARACTER SET utf8mb4 FIELDS TERMINATED BY ',' LINES TERMINATED BY '\\n' "

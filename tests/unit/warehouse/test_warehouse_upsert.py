@@ -187,14 +187,6 @@ def test_load_data_replaces_whole_rows(warehouse, monkeypatch):
     ]
 
 
-def test_a_file_is_loaded_from_a_folder_of_any_name(warehouse, monkeypatch, tmp_path):
-    folder = tmp_path / "100% of it's"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setattr(bulk, "_LOAD_FROM_ROWS", 1)
-    assert put(warehouse, series(20)).rows == len(stored(warehouse)) == 20
-
-
 def test_load_data_is_to_replace_only_where_something_is_stored(warehouse, monkeypatch):
     if warehouse.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has no LOAD DATA")
@@ -206,6 +198,26 @@ def test_load_data_is_to_replace_only_where_something_is_stored(warehouse, monke
         put(warehouse, rows)
         (load,) = [statement for statement in said if statement.startswith("LOAD DATA")]
         assert (" REPLACE INTO " in load) is replaced
+
+
+def test_load_data_leaves_no_file_whoever_is_killed_and_takes_a_folder_of_any_name(
+    warehouse, monkeypatch, tmp_path
+):
+    folder = tmp_path / "100% of it's"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(bulk, "_LOAD_FROM_ROWS", 1)
+    said, there = [], []
+
+    def look(*given):
+        said.append(given[2])
+        there.extend(folder.iterdir())
+
+    sa.event.listen(warehouse.engine, "before_cursor_execute", look)
+    assert put(warehouse, series(20)).rows == len(stored(warehouse)) == 20
+    loads = [statement for statement in said if statement.startswith("LOAD DATA")]
+    assert len(loads) == (warehouse.engine.dialect.name != "sqlite")
+    assert there == []
 
 
 def test_a_key_that_came_since_it_was_looked_for_is_replaced(warehouse, monkeypatch):
