@@ -131,10 +131,12 @@ class Screen:
         head = f"{report.stage} ({report.engine}, origin {report.origin}): {report.status}"
         self.say(head + failed)
         if report.batch_id is not None:
-            self.say(f"  batch {report.batch_id}: {report.summary}")
+            made = report.details.get("batches", [report.batch_id])
+            name = "batch" if len(made) == 1 else "batches"
+            self.say(f"  {name} {', '.join(map(str, made))}: {report.summary}")
         if "archives" in report.details:
             count, known = report.details["archives"], report.details["known"]
-            self.say(f"  archives: {count}, of which {known} had nothing to be read for")
+            self.say(f"  archives: {count}" + (f", {known} with nothing to add" if known else ""))
             self.say(f"  written by {report.details['written_by']}")
         if report.series:
             table = _table("symbol", "interval", "bars", "first", "last", "gaps")

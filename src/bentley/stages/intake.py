@@ -251,7 +251,8 @@ def close_dead(warehouse: Warehouse) -> None:
     with warehouse.reading() as connection:
         dead = ledger.running(connection, INGEST)
     for batch in dead:
-        _log.warning("closing a batch whose process died", batch=batch.id)
+        said = "closing a batch whose process died: its rows are read back"
+        _log.warning(said, batch=batch.id, rows=batch.rows_written)
         close(warehouse, batch.id, error=DEAD)
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from bentley import console
 from bentley.console import Screen
 from bentley.stages.backfill import Progress
+from bentley.stages.report import StageReport
 
 MONTHS = [f"BTCUSDT/1h/2024-0{month}" for month in (1, 2, 3)]
 DONE = [Progress(at, 3, at * 1_234_567, name) for at, name in enumerate(MONTHS, 1)]
@@ -52,3 +53,33 @@ def test_a_terminal_has_a_bar_with_all_that_was_read(shown):
 def test_a_terminal_says_that_archives_are_looked_for(shown):
     drawn = Text.from_ansi(shown([], terminal=True)).plain
     assert drawn.strip().endswith("0/? archives 0 rows  looking for archives")
+
+
+@pytest.mark.parametrize(
+    ("batches", "known", "said"),
+    [
+        ([1], 0, ["  batch 1: 3 read, 0 written, 0 rejected, 0.0 s", "  archives: 26"]),
+        (
+            [7, 9],
+            4,
+            [
+                "  batches 7, 9: 3 read, 0 written, 0 rejected, 0.0 s",
+                "  archives: 26, 4 with nothing to add",
+            ],
+        ),
+    ],
+)
+def test_a_backfill_names_its_batches_and_the_archives_that_gave_nothing(
+    capsys, batches, known, said
+):
+    details = {"archives": 26, "known": known, "batches": batches, "written_by": "LOAD DATA"}
+    report = StageReport(
+        stage="ingest",
+        engine="archives",
+        origin="exchange",
+        batch_id=batches[-1],
+        rows_read=3,
+        details=details,
+    )
+    Screen(as_json=False).stage(report)
+    assert capsys.readouterr().out.splitlines()[1:3] == said
