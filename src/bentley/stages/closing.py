@@ -39,8 +39,8 @@ def counted(
     `then` is done in the transaction that commits it, and not for a batch that failed. In bulk that has been done piece by piece, after each one's commit.
 
     This is done before the transaction that closes the batch, whose lock all other stages wait
-    for; nobody else writes the rows, for the caller holds the stage's lock. Raises FatalError for
-    rows that are not there.
+    for; nobody else writes the rows, for the caller holds the stage's lock, and a commit still on
+    its way is waited for. Raises FatalError for rows that are not there.
     """
     with warehouse.writing() as connection:
         ledger.await_commit(connection, batch_id)
